@@ -1,0 +1,2 @@
+// Package procfile reads the Procfile and the configuration into plain values with positions.
+package procfile
