@@ -1,0 +1,411 @@
+// Package reaper starts, signals and collects every child of this process. It
+// is the only place that forks, signals or waits: a second waiter anywhere in
+// the process (os/exec, say) would steal its exit statuses.
+package reaper
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"sync"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Kind says what an [Event] tells.
+type Kind uint8
+
+// The kinds of event. Every Start is answered by Started and later Exited, or
+// by Failed alone.
+const (
+	Started Kind = iota // the program was executed
+	Failed              // it could not be; Err says why
+	Exited              // the run's process ended and was reaped
+	Orphan              // an adopted process, of no run, ended and was reaped
+)
+
+// An Event is what the reaper has to tell, in the order in which it happened.
+type Event struct {
+	Kind   Kind
+	Run    uint64 // 0 for an orphan
+	PID    int
+	Status unix.WaitStatus // Exited, Orphan
+	Usage  unix.Rusage     // Exited
+	At     time.Time       // when it was noticed; for Started, when exec was through
+	Err    *StartError     // Failed
+}
+
+// A child is one run that was started and has not been reported to its end.
+type child struct {
+	run    uint64
+	flight *flight // until the spawner has reported
+	pid    int
+	pidfd  int // -1 when the kernel has none
+	since  time.Time
+	stuck  bool        // counted out of the spawners: its exec hangs
+	killed unix.Signal // to be sent as soon as there is a process
+	exit   *Event      // it was reaped before its spawner has reported
+	err    *StartError
+}
+
+// Reaper owns the table of children. One goroutine waits for all of them; a few
+// more fork, one for each start that is under way, since fork and exec block
+// until the program is found.
+//
+// The table has one lock instead of one goroutine: the waiter's thread lies in
+// waitid(2) and could not take requests, and a lock that is never held across
+// anything that blocks costs a death no switch between threads. A signal is
+// sent and a child is reaped only under it, so that no pid is signalled after
+// the kernel may have given it to somebody else.
+type Reaper struct {
+	mu       sync.Mutex
+	runs     map[uint64]*child
+	pids     map[int]*child
+	flying   map[*child]struct{} // with a spawner at work
+	pending  []*Spec
+	spawning int // spawners at work, the stuck ones aside
+	watching bool
+	events   []Event
+	closed   bool
+	orphans  uint64
+
+	ready chan struct{} // holds one: there are events
+	wake  chan struct{} // holds one: there may be children again
+	done  chan struct{} // closed when the waiter has ended
+
+	own     own
+	ignored []int
+	null    int    // /dev/null, read and write
+	std     [3]int // copies of our own 0, 1 and 2 above 2, or null
+	actChld sigaction
+}
+
+const (
+	maxSpawners = 4                     // forks at a time; more only queue for the kernel's own locks
+	stuckAfter  = 50 * time.Millisecond // an exec that takes longer leaves its place to another
+)
+
+// New starts to wait. There can be one Reaper in a process. Close it to end.
+func New() (*Reaper, error) {
+	r := &Reaper{
+		runs: make(map[uint64]*child), pids: make(map[int]*child), flying: make(map[*child]struct{}),
+		ready: make(chan struct{}, 1), wake: make(chan struct{}, 1), done: make(chan struct{}),
+		ignored: ignored(),
+	}
+	var err error
+	if r.null, err = unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
+		return nil, fmt.Errorf("open /dev/null: %w", err)
+	}
+	for i := range r.std {
+		if r.std[i], err = unix.FcntlInt(uintptr(i), unix.F_DUPFD_CLOEXEC, 3); err != nil {
+			r.std[i] = r.null // closed when we were started
+		}
+	}
+	rtSigaction(unix.SIGCHLD, nil, &r.actChld)
+	go r.wait()
+	return r, nil
+}
+
+// Ready is signalled when Events has something.
+func (r *Reaper) Ready() <-chan struct{} { return r.ready }
+
+// Events takes what has happened since the last call. buf is used again.
+func (r *Reaper) Events(buf []Event) []Event {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := r.events
+	clear(buf)
+	r.events = buf[:0]
+	return out
+}
+
+// Orphans counts the adopted processes that were reaped.
+func (r *Reaper) Orphans() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.orphans
+}
+
+// emit queues an event. The queue has no bound: a bounded one lets the loop and
+// the reaper wait for each other. Called with mu held.
+func (r *Reaper) emit(e Event) {
+	r.events = append(r.events, e)
+	select {
+	case r.ready <- struct{}{}:
+	default:
+	}
+}
+
+// Start begins a run; its answer is an event. It never blocks.
+func (r *Reaper) Start(s *Spec) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := &child{run: s.Run, pidfd: -1}
+	r.runs[s.Run] = c
+	r.pending = append(r.pending, s)
+	r.dispatch()
+}
+
+// dispatch hands out pending starts while there are spawners. Called with mu held.
+func (r *Reaper) dispatch() {
+	for len(r.pending) > 0 && r.spawning < maxSpawners {
+		s := r.pending[0]
+		r.pending[0] = nil
+		r.pending = r.pending[1:]
+		c := r.runs[s.Run]
+		c.since = time.Now()
+		r.flying[c] = struct{}{}
+		r.spawning++
+		go r.spawn(s, c)
+	}
+	if len(r.pending) > 0 && !r.watching {
+		r.watching = true
+		go r.unstick()
+	}
+}
+
+// unstick gives the places of hung spawners to those that wait for one.
+func (r *Reaper) unstick() {
+	t := time.NewTimer(stuckAfter)
+	defer t.Stop()
+	for {
+		<-t.C
+		r.mu.Lock()
+		for c := range r.flying {
+			if !c.stuck && time.Since(c.since) >= stuckAfter {
+				c.stuck = true
+				r.spawning--
+			}
+		}
+		r.watching = false
+		r.dispatch() // starts another watch if it must
+		r.mu.Unlock()
+		return
+	}
+}
+
+// spawn is one start, from the preparation to the exec.
+func (r *Reaper) spawn(s *Spec, c *child) {
+	pid, failed, err := 0, -1, error(nil)
+	var f *flight
+	if s.Prepare != nil {
+		err = s.Prepare(s)
+	}
+	if err == nil {
+		f, err = r.flight(s)
+	}
+	var serr *StartError
+	if err != nil {
+		if !errors.As(err, &serr) {
+			serr = &StartError{Step: "prepare", Err: err}
+		}
+	} else {
+		r.mu.Lock()
+		c.flight = f
+		stop := c.killed
+		r.mu.Unlock()
+		if stop == unix.SIGKILL {
+			serr = &StartError{Step: "start", Err: unix.ECANCELED}
+		} else {
+			pid, failed, err = f.fork(s.Cgroup)
+			if err != nil {
+				serr = startError(s, f, failed, err)
+			}
+		}
+	}
+	now := time.Now()
+	if s.Release != nil {
+		s.Release()
+	}
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.flying, c)
+	if !c.stuck {
+		r.spawning--
+	}
+	r.dispatch()
+	c.err = serr
+	if pid == 0 {
+		delete(r.runs, c.run)
+		r.emit(Event{Kind: Failed, Run: c.run, At: now, Err: serr})
+		return
+	}
+	select { // the waiter may rest, for want of children
+	case r.wake <- struct{}{}:
+	default:
+	}
+	pidfd := int(f.pidfd)
+	c.flight = nil
+	if serr == nil {
+		r.emit(Event{Kind: Started, Run: c.run, PID: pid, At: now})
+	}
+	if c.exit != nil { // reaped already
+		if pidfd >= 0 {
+			unix.Close(pidfd)
+		}
+		r.finish(c)
+		return
+	}
+	c.pid, c.pidfd = pid, pidfd
+	r.pids[pid] = c
+	if c.killed != 0 && serr == nil {
+		_ = r.send(c, c.killed, true)
+	}
+}
+
+// finish reports the end of c, which is reaped and whose spawner has reported.
+// Called with mu held.
+func (r *Reaper) finish(c *child) {
+	delete(r.runs, c.run)
+	if c.pidfd >= 0 {
+		unix.Close(c.pidfd)
+		c.pidfd = -1
+	}
+	if c.err != nil {
+		r.emit(Event{Kind: Failed, Run: c.run, PID: c.exit.PID, At: c.exit.At, Err: c.err})
+		return
+	}
+	r.emit(*c.exit)
+}
+
+// wait is the only waiter of this process.
+func (r *Reaper) wait() {
+	defer close(r.done)
+	rtSigaction(unix.SIGCHLD, &defaultAction, nil)
+	var ru unix.Rusage
+	for {
+		pid, err := peek()
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil { // ECHILD
+			if !r.rest() {
+				return
+			}
+			continue
+		}
+		at := time.Now()
+		r.mu.Lock()
+		var ws unix.WaitStatus
+		n, err := unix.Wait4(pid, &ws, unix.WNOHANG, &ru)
+		if err != nil || n != pid {
+			r.mu.Unlock()
+			continue
+		}
+		r.reaped(Event{Kind: Exited, PID: pid, Status: ws, Usage: ru, At: at})
+		closed := r.closed
+		r.mu.Unlock()
+		if closed {
+			return
+		}
+		// The loop is ready now: let it have this thread at once, rather than wake
+		// another one for it; the next wait is picked up by whoever is free.
+		runtime.Gosched()
+	}
+}
+
+// reaped says whose process that was. Called with mu held.
+func (r *Reaper) reaped(e Event) {
+	if c := r.pids[e.PID]; c != nil {
+		delete(r.pids, e.PID)
+		e.Run = c.run
+		c.exit = &e
+		r.finish(c)
+		return
+	}
+	for c := range r.flying {
+		if c.flight != nil && c.flight.started() == e.PID && c.exit == nil {
+			e.Run = c.run
+			c.exit = &e // parked until its spawner reports
+			return
+		}
+	}
+	r.orphans++
+	e.Kind = Orphan
+	r.emit(e)
+}
+
+// peek waits until a child has ended and leaves it a zombie.
+func peek() (int, error) {
+	var info [128]byte // siginfo_t; si_pid is at 16 on 64-bit Linux
+	_, _, e := unix.Syscall6(unix.SYS_WAITID, unix.P_ALL, 0, uintptr(unsafe.Pointer(&info)), unix.WEXITED|unix.WNOWAIT, 0, 0)
+	if e != 0 {
+		return 0, e
+	}
+	return int(*(*int32)(unsafe.Pointer(&info[16]))), nil
+}
+
+// rest waits until there may be children again, one of our own or one that was
+// adopted: only SIGCHLD tells of those. Otherwise the kernel need not send it:
+// under its default action it is dropped before it costs anything. rest reports
+// whether to go on.
+func (r *Reaper) rest() bool {
+	chld := make(chan os.Signal, 1)
+	signal.Notify(chld, unix.SIGCHLD)
+	defer signal.Stop(chld)
+	rtSigaction(unix.SIGCHLD, &r.actChld, nil)
+	defer rtSigaction(unix.SIGCHLD, &defaultAction, nil)
+	if _, err := peekNow(); err == nil { // came before the handler did
+		return true
+	}
+	r.mu.Lock()
+	closed := r.closed
+	r.mu.Unlock()
+	if closed {
+		return false
+	}
+	select {
+	case <-r.wake:
+	case <-chld:
+	}
+	return true
+}
+
+// peekNow is peek for a child that there is already, dead or alive.
+func peekNow() (int, error) {
+	var info [128]byte
+	_, _, e := unix.Syscall6(unix.SYS_WAITID, unix.P_ALL, 0, uintptr(unsafe.Pointer(&info)), unix.WEXITED|unix.WNOWAIT|unix.WNOHANG, 0, 0)
+	if e != 0 {
+		return 0, e
+	}
+	return 0, nil
+}
+
+func rtSigaction(sig unix.Signal, act, old *sigaction) {
+	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(act)), uintptr(unsafe.Pointer(old)), 8, 0, 0)
+}
+
+// Close ends the waiting; children that still run are left alone.
+func (r *Reaper) Close() {
+	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		return
+	}
+	r.closed = true
+	r.mu.Unlock()
+	// A child that does nothing ends the waiter's wait.
+	f := &flight{}
+	f.add("", opOptional, unix.SYS_GETPID)
+	_, _, _ = f.fork(-1)
+	if f.pidfd >= 0 {
+		unix.Close(int(f.pidfd))
+	}
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+	<-r.done
+	rtSigaction(unix.SIGCHLD, &r.actChld, nil)
+	unix.Close(r.null)
+	for _, fd := range r.std {
+		if fd != r.null {
+			unix.Close(fd)
+		}
+	}
+}
