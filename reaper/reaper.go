@@ -89,8 +89,14 @@ const (
 	stuckAfter  = 50 * time.Millisecond // an exec that takes longer leaves its place to another
 )
 
+// Options says how a Reaper treats its own process.
+type Options struct {
+	Raise     bool // a higher priority, less likely to be killed for want of memory, no huge pages; children get none of it
+	Subreaper bool // orphaned descendants come to this process (PR_SET_CHILD_SUBREAPER, Linux 3.4)
+}
+
 // New starts to wait. There can be one Reaper in a process. Close it to end.
-func New() (*Reaper, error) {
+func New(o Options) (*Reaper, error) {
 	r := &Reaper{
 		runs: make(map[uint64]*child), pids: make(map[int]*child), flying: make(map[*child]struct{}),
 		ready: make(chan struct{}, 1), wake: make(chan struct{}, 1), done: make(chan struct{}),
@@ -106,6 +112,15 @@ func New() (*Reaper, error) {
 		}
 	}
 	rtSigaction(unix.SIGCHLD, nil, &r.actChld)
+	r.own.limits()
+	if o.Raise {
+		r.own.raise()
+	}
+	if o.Subreaper {
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			return nil, fmt.Errorf("become a subreaper: %w", err)
+		}
+	}
 	go r.wait()
 	return r, nil
 }

@@ -80,17 +80,6 @@ const (
 	stepDir  = "change to folder"
 )
 
-// own is what this process had when it started and raised or changed for
-// itself; a child gets it back.
-type own struct {
-	nice        int
-	niceRaised  bool
-	nofile      unix.Rlimit
-	nofileMoved bool
-	oomScoreAdj string // "" when it was not changed
-	thpDisabled bool
-}
-
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // flight writes down what the child of s has to do, in this order: what needs

@@ -1,0 +1,267 @@
+package reaper
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Proc is a process: its number, and its start in clock ticks after boot. Both
+// together name it for ever, the number alone only while it lives.
+type Proc struct {
+	PID   int
+	Start uint64
+}
+
+// stat is what /proc/PID/stat says (proc(5)).
+type stat struct {
+	Proc
+	ppid, pgrp, session int
+	dead                bool // a zombie, or on its way to be one
+}
+
+func readStat(pid int) (stat, error) {
+	var buf [1024]byte
+	b, err := readSmall("/proc/"+strconv.Itoa(pid)+"/stat", buf[:])
+	if err != nil {
+		return stat{}, err
+	}
+	return parseStat(pid, b)
+}
+
+func parseStat(pid int, b []byte) (stat, error) {
+	i := bytes.LastIndexByte(b, ')') // the name before it may hold anything
+	f := bytes.Fields(b[i+1:])
+	if i < 0 || len(f) < 20 {
+		return stat{}, fmt.Errorf("parse stat of %d: %q", pid, b)
+	}
+	s := stat{Proc: Proc{PID: pid}}
+	switch f[0][0] {
+	case 'Z', 'X', 'x':
+		s.dead = true
+	}
+	var err error
+	for _, n := range []struct {
+		to *int
+		at int
+	}{{&s.ppid, 1}, {&s.pgrp, 2}, {&s.session, 3}} {
+		if *n.to, err = strconv.Atoi(string(f[n.at])); err != nil {
+			return stat{}, fmt.Errorf("parse stat of %d: %q", pid, b)
+		}
+	}
+	if s.Start, err = strconv.ParseUint(string(f[19]), 10, 64); err != nil {
+		return stat{}, fmt.Errorf("parse stat of %d: %q", pid, b)
+	}
+	return s, nil
+}
+
+func readSmall(path string, buf []byte) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	n := 0
+	for n < len(buf) {
+		m, err := unix.Read(fd, buf[n:])
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if m == 0 {
+			break
+		}
+		n += m
+	}
+	return buf[:n], nil
+}
+
+// RunVariable names the variable by which a process is known to belong to a
+// run, where there is no cgroup to tell.
+const RunVariable = "PAZINIT_RUN"
+
+// Adopted reports whether this process has children that no Start made: what a
+// run left behind is among them, since orphans come to a subreaper. It is cheap,
+// reads only the kernel's own figures and never blocks. Without /proc, or
+// without CONFIG_PROC_CHILDREN, it says yes.
+func (r *Reaper) Adopted() bool {
+	self := strconv.Itoa(os.Getpid())
+	f, err := os.Open("/proc/self/task/" + self + "/children")
+	if err != nil {
+		return true
+	}
+	defer f.Close()
+	var buf [4096]byte
+	rest := 0
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for {
+		n, err := f.Read(buf[rest:])
+		b := buf[:rest+n]
+		for {
+			i := bytes.IndexByte(b, ' ')
+			if i < 0 {
+				break
+			}
+			pid, _ := strconv.Atoi(string(b[:i]))
+			b = b[i+1:]
+			if !r.knows(pid) {
+				return true
+			}
+		}
+		rest = copy(buf[:], b)
+		if err != nil || n == 0 {
+			return false
+		}
+	}
+}
+
+// knows reports whether pid is a run's. Called with mu held.
+func (r *Reaper) knows(pid int) bool {
+	if r.pids[pid] != nil {
+		return true
+	}
+	for c := range r.flying {
+		if c.flight != nil && c.flight.started() == pid {
+			return true
+		}
+	}
+	return false
+}
+
+// Tree finds the living processes of a run without a cgroup: those descendants
+// of ours that carry the run's token in their environment or, where the
+// environment does not tell, are in the session, in the group or below leader.
+// It reads all of /proc and may block on a process that hangs.
+//
+// It is best effort: a program that clears its environment, leaves its session
+// and is orphaned is not found.
+func Tree(leader int, token string) []Proc {
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return nil
+	}
+	names, _ := dir.Readdirnames(-1)
+	dir.Close()
+	all := make(map[int]stat, len(names))
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		if s, err := readStat(pid); err == nil {
+			all[pid] = s
+		}
+	}
+	self := os.Getpid()
+	member := make(map[int]bool, len(all))
+	env := make([]byte, 256<<10)
+	var belongs func(pid, depth int) bool
+	belongs = func(pid, depth int) bool {
+		s, ok := all[pid]
+		if !ok || pid == self || pid == 0 || depth > 1000 {
+			return false
+		}
+		if m, ok := member[pid]; ok {
+			return m
+		}
+		m := pid == leader
+		if !m {
+			switch tokenOf(pid, token, env) {
+			case tokenMine:
+				m = true
+			case tokenOther:
+				m = false
+			case tokenNone:
+				m = s.session == leader || s.pgrp == leader || belongs(s.ppid, depth+1)
+			}
+		}
+		member[pid] = m
+		return m
+	}
+	var out []Proc
+	for pid, s := range all {
+		if !s.dead && descends(all, pid, self) && belongs(pid, 0) {
+			out = append(out, s.Proc)
+		}
+	}
+	return out
+}
+
+func descends(all map[int]stat, pid, from int) bool {
+	for range len(all) {
+		s, ok := all[pid]
+		if !ok || pid == from {
+			return false
+		}
+		if s.ppid == from {
+			return true
+		}
+		pid = s.ppid
+	}
+	return false
+}
+
+const (
+	tokenNone = iota
+	tokenMine
+	tokenOther
+)
+
+// tokenOf looks for the run's variable in a process's environment as it was at
+// its last exec. buf bounds what is read; the supervisor puts it first.
+func tokenOf(pid int, token string, buf []byte) int {
+	b, err := readSmall("/proc/"+strconv.Itoa(pid)+"/environ", buf)
+	if err != nil {
+		return tokenNone
+	}
+	for kv := range bytes.SplitSeq(b, []byte{0}) {
+		if v, ok := bytes.CutPrefix(kv, []byte(RunVariable+"=")); ok {
+			if string(v) == token {
+				return tokenMine
+			}
+			return tokenOther
+		}
+	}
+	return tokenNone
+}
+
+// SignalProcs sends sig to processes that need not be our children, each by a
+// pidfd whose start time is compared after it was opened, so that none that took
+// over a number is hit. keep, if not nil, is asked once more at that time.
+func SignalProcs(procs []Proc, sig unix.Signal, keep func(pid int) bool) error {
+	var errs []error
+	for _, p := range procs {
+		if err := signalProc(p, sig, keep); err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("signal process %d: %w", p.PID, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func signalProc(p Proc, sig unix.Signal, keep func(int) bool) error {
+	fd, err := unix.PidfdOpen(p.PID, 0)
+	if err == nil {
+		defer unix.Close(fd)
+	} else if err != unix.ENOSYS && err != unix.EPERM {
+		return err
+	}
+	if p.Start != 0 {
+		if s, serr := readStat(p.PID); serr != nil || s.Start != p.Start {
+			return unix.ESRCH
+		}
+	}
+	if keep != nil && !keep(p.PID) {
+		return unix.ESRCH
+	}
+	if err != nil {
+		return unix.Kill(p.PID, sig)
+	}
+	return unix.PidfdSendSignal(fd, sig, nil, 0)
+}
