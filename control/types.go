@@ -12,6 +12,7 @@ type Request struct {
 	Signal  string   `json:"signal,omitempty"`  // signal: "HUP", "SIGHUP" or "1"; stop: instead of stop_signal
 	To      string   `json:"to,omitempty"`      // signal: leader (default), group or tree
 	Count   string   `json:"count,omitempty"`   // scale: "4", "+1", "-1", "cpus"
+	Counts  []string `json:"counts,omitempty"`  // scale: instead of Count, one for each of Names
 	Command string   `json:"command,omitempty"` // add: the command line of the new worker
 	Force   bool     `json:"force,omitempty"`   // remove: stop first what runs
 	Lines   int      `json:"lines,omitempty"`   // logs: the last N lines; 0 is the default, -1 is all

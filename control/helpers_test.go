@@ -1,0 +1,4 @@
+package control
+
+func listenUntilKilled(path string) {}
+func crowd(path string)             {}
