@@ -18,8 +18,10 @@ type Error struct {
 	Position
 	What  string // what is wrong, without a full stop
 	Meant string // what was probably meant; may be empty
+	Cause error  // for errors.Is; may be nil
 }
 
+// Error gives "file:line:column: what (meant)", or as much of it as is known.
 func (e *Error) Error() string {
 	s := e.What
 	if e.Meant != "" {
