@@ -48,7 +48,7 @@ func (h *Hierarchy) makeSound(name string) error {
 		}
 	}
 	err := h.mkdirAll(h.dir, name)
-	if err == unix.ENOENT { // a parent was removed as empty meanwhile
+	if errors.Is(err, unix.ENOENT) { // a parent was removed as empty meanwhile
 		err = h.mkdirAll(h.dir, name)
 	}
 	if err != nil {

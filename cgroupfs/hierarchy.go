@@ -165,7 +165,7 @@ func (h *Hierarchy) claim() error {
 			return fmt.Errorf("make cgroup %s: %w", h.path, err)
 		}
 		fd, err := h.openAt(h.base, h.root, unix.O_RDONLY|unix.O_DIRECTORY)
-		if err == unix.ENOENT {
+		if errors.Is(err, unix.ENOENT) {
 			continue
 		}
 		if err != nil {
@@ -174,7 +174,7 @@ func (h *Hierarchy) claim() error {
 		if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
 			pid := lockHolder(fd)
 			unix.Close(fd)
-			if err == unix.EWOULDBLOCK {
+			if errors.Is(err, unix.EWOULDBLOCK) {
 				return &InUseError{PID: pid, Path: h.path}
 			}
 			return fmt.Errorf("lock cgroup %s: %w", h.path, err)
@@ -215,7 +215,7 @@ func lockHolder(fd int) int {
 	if unix.Fstat(fd, &st) != nil {
 		return 0
 	}
-	file := fmt.Sprintf("%02x:%02x:%d", unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev)), st.Ino)
+	file := fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
 	return holderIn(readProc("/proc/locks"), file)
 }
 
@@ -303,7 +303,7 @@ func checkMagic(fd, version int) error {
 	if version == 1 {
 		want = unix.CGROUP_SUPER_MAGIC
 	}
-	if int64(st.Type) != want {
+	if st.Type != want {
 		return fmt.Errorf("not a cgroup v%d file system but of type %#x", version, st.Type)
 	}
 	return nil
@@ -352,11 +352,11 @@ func (h *Hierarchy) openAt(dir int, rel string, flags int) (int, error) {
 			if err == nil {
 				return fd, nil
 			}
-			if err == unix.ENOSYS || err == unix.EPERM {
+			if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
 				h.noOpenat2.Store(true)
 				break
 			}
-			if err != unix.EAGAIN {
+			if !errors.Is(err, unix.EAGAIN) {
 				return -1, err
 			}
 		}
@@ -378,7 +378,7 @@ func (h *Hierarchy) openAt(dir int, rel string, flags int) (int, error) {
 func retry[T any](call func() (T, error)) (T, error) {
 	for {
 		v, err := call()
-		if err != unix.EINTR {
+		if !errors.Is(err, unix.EINTR) {
 			return v, err
 		}
 	}
@@ -394,7 +394,7 @@ func (h *Hierarchy) mkdirAll(dir int, rel string) error {
 		}
 		err = unix.Mkdirat(fd, part, 0o755)
 		unix.Close(fd)
-		if err != nil && err != unix.EEXIST {
+		if err != nil && !errors.Is(err, unix.EEXIST) {
 			return err
 		}
 		parent = path.Join(parent, part)

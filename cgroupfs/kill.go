@@ -42,7 +42,7 @@ func (g *Group) kill() error {
 		g.h.forget(g.name)
 		g.h.mu.Unlock()
 		err := g.h.write(g.h.dir, path.Join(g.name, "cgroup.kill"), "1")
-		if err != unix.ENOENT {
+		if !errors.Is(err, unix.ENOENT) {
 			return vanished(err)
 		}
 	}
@@ -150,7 +150,7 @@ func (g *Group) signal(pids []int) error {
 		} else {
 			err = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
 		}
-		if err != nil && err != unix.ESRCH {
+		if err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("kill %d: %w", pid, err)
 		}
 	}

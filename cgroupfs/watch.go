@@ -239,7 +239,7 @@ func (w *watcher) awaitMembers(g *Group, one *watch) {
 			return // only strangers of other pid namespaces: nobody can tell
 		}
 		fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
-		if err == unix.ESRCH {
+		if errors.Is(err, unix.ESRCH) {
 			continue
 		}
 		if err != nil {
