@@ -1,0 +1,334 @@
+package output
+
+import (
+	"encoding/base64"
+	"errors"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	consoleQueue = 1 << 20 // bytes that may wait, those in write(2) included
+	consoleWrite = 64 << 10
+	selfName     = "pazinit"
+)
+
+// A console is pazinit's own stdout or stderr, or both when they are one file.
+// A goroutine writes while there is something to write, and ends then.
+type console struct {
+	hub    *Hub
+	fd     int
+	format string
+	color  bool
+	block  bool
+
+	mu      sync.Mutex
+	buf     []byte // queued
+	used    int    // queued and being written
+	writing bool
+	waiting []*stream
+	dropped uint64 // lines, not yet said
+	second  int64  // clock is of it
+	clock   []byte // "15:04:05 "
+	empty   []chan struct{}
+
+	trouble trouble
+}
+
+func (h *Hub) openConsoles() {
+	h.out = h.newConsole(h.opt.Stdout, "write stdout")
+	h.err = h.out
+	if !sameFile(h.opt.Stdout, h.opt.Stderr) {
+		h.err = h.newConsole(h.opt.Stderr, "write stderr")
+	}
+}
+
+func (h *Hub) newConsole(f *os.File, what string) *console {
+	c := &console{hub: h, fd: int(f.Fd()), format: h.opt.Format, block: h.opt.ConsoleFull == "block"}
+	c.trouble.what, c.trouble.total = what, &h.lost.console
+	if c.format == "auto" {
+		c.format = "plain"
+	}
+	switch h.opt.Color {
+	case "always":
+		c.color = true
+	case "never":
+	default:
+		_, err := unix.IoctlGetTermios(c.fd, unix.TCGETS)
+		c.color = err == nil && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	}
+	return c
+}
+
+func sameFile(a, b *os.File) bool {
+	var x, y unix.Stat_t
+	return unix.Fstat(int(a.Fd()), &x) == nil && unix.Fstat(int(b.Fd()), &y) == nil &&
+		x.Dev == y.Dev && x.Ino == y.Ino && x.Mode&unix.S_IFMT == y.Mode&unix.S_IFMT
+}
+
+func (h *Hub) console(which uint8) *console {
+	if which == isStdout {
+		return h.out
+	}
+	return h.err
+}
+
+func (c *console) acquire(s *stream) bool {
+	if !c.block {
+		return true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.used < consoleQueue {
+		return true
+	}
+	c.waiting = append(c.waiting, s)
+	return false
+}
+
+func (c *console) release(*stream) {}
+func (c *console) detach(*stream)  {}
+func (c *console) waits() bool     { return false }
+
+func (c *console) write(s *stream, data []byte, t int64, kind ending) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.block && c.used >= consoleQueue {
+		c.dropped += countLines(data)
+		c.trouble.total.Add(uint64(len(data)))
+		return
+	}
+	c.sayDropped(t)
+	before := len(c.buf)
+	if s.raw {
+		c.buf = append(c.buf, data...)
+	} else {
+		cont := s.cont
+		eachLine(data, kind, func(line []byte, partial bool) bool {
+			c.line(s.src, s.which, line, t, cont, partial, "")
+			cont = partial
+			return true
+		})
+	}
+	c.queued(len(c.buf) - before)
+}
+
+func (c *console) sayDropped(t int64) {
+	if c.dropped > 0 {
+		before := len(c.buf)
+		msg := strconv.FormatUint(c.dropped, 10) + " lines were dropped: the console was full"
+		c.dropped = 0
+		c.line(c.hub.self, 0, []byte(msg), t, false, false, "warning")
+		c.queued(len(c.buf) - before)
+	}
+}
+
+func (c *console) queued(n int) {
+	c.used += n
+	if !c.writing && len(c.buf) > 0 {
+		c.writing = true
+		go c.run()
+	}
+}
+
+// note queues a message of pazinit's own; it never waits. False when full.
+func (c *console) note(msg []byte, t int64, level string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.used >= consoleQueue+consoleQueue/16 { // a little more than workers may
+		c.dropped++
+		c.trouble.total.Add(uint64(len(msg)))
+		return false
+	}
+	c.sayDropped(t)
+	before := len(c.buf)
+	c.line(c.hub.self, 0, msg, t, false, false, level)
+	c.queued(len(c.buf) - before)
+	return true
+}
+
+var colors = [...]string{"36", "33", "32", "35", "34", "96", "93", "92", "95", "94"}
+
+// line appends one formatted line to buf.
+func (c *console) line(src *Source, which uint8, line []byte, t int64, cont, partial bool, level string) {
+	if c.format == "json" {
+		c.buf = appendJSON(c.buf, src.cfg.Name, which, level, line, t, partial)
+		return
+	}
+	if s := t / 1e9; s != c.second || c.clock == nil {
+		c.second = s
+		c.clock = time.Unix(s, 0).AppendFormat(c.clock[:0], "15:04:05 ")
+	}
+	b := c.buf
+	if c.color {
+		code := "1"
+		if which != 0 {
+			code = colors[src.color]
+		}
+		b = append(b, "\x1b["+code+"m"...)
+	}
+	b = append(b, c.clock...)
+	b = append(b, src.cfg.Name...)
+	for i := len(src.cfg.Name); i < int(c.hub.nameWidth.Load()); i++ {
+		b = append(b, ' ')
+	}
+	b = append(b, ' ')
+	if cont {
+		b = append(b, '+') // the line before goes on here
+	} else {
+		b = append(b, '|')
+	}
+	if c.color {
+		b = append(b, "\x1b[0m"...)
+	}
+	b = append(b, ' ')
+	if level != "" && level != "info" {
+		b = append(b, level...)
+		b = append(b, ": "...)
+	}
+	b = append(b, line...)
+	c.buf = append(b, '\n')
+}
+
+// appendJSON appends {"time","name","stream","line"} and a newline. Bytes that
+// are not UTF-8 go into "bytes" as base64 instead of "line".
+func appendJSON(b []byte, name string, which uint8, level string, line []byte, t int64, partial bool) []byte {
+	b = append(b, `{"time":"`...)
+	b = time.Unix(0, t).AppendFormat(b, "2006-01-02T15:04:05.000000Z07:00")
+	b = append(b, `","name":`...)
+	b = appendString(b, []byte(name))
+	if which != 0 {
+		b = append(b, `,"stream":"`...)
+		b = append(b, streamNames[which]...)
+		b = append(b, '"')
+	} else {
+		b = append(b, `,"level":"`...)
+		b = append(b, level...)
+		b = append(b, '"')
+	}
+	if utf8.Valid(line) {
+		b = append(b, `,"line":`...)
+		b = appendString(b, line)
+	} else {
+		b = append(b, `,"bytes":"`...)
+		b = base64.StdEncoding.AppendEncode(b, line)
+		b = append(b, '"')
+	}
+	if partial {
+		b = append(b, `,"partial":true`...)
+	}
+	return append(b, '}', '\n')
+}
+
+// appendString appends valid UTF-8 as a JSON string.
+func appendString(b, s []byte) []byte {
+	const hex = "0123456789abcdef"
+	b = append(b, '"')
+	for len(s) > 0 {
+		i := 0
+		for i < len(s) && s[i] >= ' ' && s[i] != '"' && s[i] != '\\' && s[i] != 0x7f {
+			i++
+		}
+		b = append(b, s[:i]...)
+		if i == len(s) {
+			break
+		}
+		switch ch := s[i]; ch {
+		case '"', '\\':
+			b = append(b, '\\', ch)
+		case '\t':
+			b = append(b, '\\', 't')
+		case '\r':
+			b = append(b, '\\', 'r')
+		case '\n':
+			b = append(b, '\\', 'n')
+		default:
+			b = append(b, '\\', 'u', '0', '0', hex[ch>>4], hex[ch&15])
+		}
+		s = s[i+1:]
+	}
+	return append(b, '"')
+}
+
+// run writes the queue until it is empty. If the console is stalled, it is this
+// goroutine that waits.
+func (c *console) run() {
+	var spare []byte
+	for {
+		c.mu.Lock()
+		if len(c.buf) == 0 {
+			c.writing = false
+			c.buf = nil
+			for _, e := range c.empty {
+				close(e)
+			}
+			c.empty = nil
+			c.mu.Unlock()
+			return
+		}
+		out := c.buf
+		c.buf = spare[:0]
+		c.mu.Unlock()
+		for p := out; len(p) > 0; {
+			n := min(len(p), consoleWrite)
+			c.put(p[:n])
+			p = p[n:]
+			c.mu.Lock()
+			c.used -= n
+			var list []*stream
+			if c.used <= consoleQueue/2 {
+				list, c.waiting = c.waiting, nil
+			}
+			c.mu.Unlock()
+			if list != nil {
+				c.hub.mu.Lock()
+				c.hub.wake(list...)
+				c.hub.mu.Unlock()
+			}
+		}
+		spare = out
+	}
+}
+
+// put writes p or counts what it could not write. It never tries again what
+// failed for good, so a dead console costs nothing.
+func (c *console) put(p []byte) {
+	for len(p) > 0 {
+		n, err := unix.Write(c.fd, p)
+		switch {
+		case n > 0:
+			p = p[n:]
+		case err == unix.EINTR:
+		case err == unix.EAGAIN: // somebody else made it O_NONBLOCK
+			fds := []unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLOUT}}
+			if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
+				c.trouble.fail(c.hub, err, len(p))
+				return
+			}
+		default:
+			if err == nil {
+				err = errors.New("nothing was written")
+			}
+			c.trouble.fail(c.hub, err, len(p))
+			return
+		}
+	}
+}
+
+// drained is closed once nothing waits any more.
+func (c *console) drained() <-chan struct{} {
+	e := make(chan struct{})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.writing {
+		close(e)
+	} else {
+		c.empty = append(c.empty, e)
+	}
+	return e
+}
