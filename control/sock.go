@@ -153,11 +153,7 @@ func openFolder(dir string, mode uint32) (int, error) {
 	}
 	fd, err := unix.Open(dir, flags, 0)
 	if err != nil {
-		link := shared && (err == unix.ELOOP || err == unix.ENOTDIR)
-		if link {
-			err = errors.New("it is a link or no folder")
-		}
-		return fail(link, err)
+		return fail(false, err)
 	}
 	var st unix.Stat_t
 	if err = unix.Fstat(fd, &st); err == nil {
@@ -198,9 +194,6 @@ func makeFolder(dir string, mode uint32) (shared bool, err error) {
 		if shared, err = makeFolder(parent, 0o755); err != nil {
 			return shared, err
 		}
-		if shared && unix.Lstat(parent, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
-			return shared, unsafeError(parent + " is a link where everybody may write")
-		}
 		if err := unix.Stat(parent, &st); err != nil {
 			return shared, err
 		}
@@ -220,6 +213,8 @@ func makeFolder(dir string, mode uint32) (shared bool, err error) {
 			return shared, nil
 		}
 		return shared, unix.Chmod(dir, mode) // what the umask took away
+	case shared && unix.Lstat(dir, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK:
+		return shared, unsafeError(dir + " is a link where everybody may write")
 	case unix.Stat(dir, &st) == nil: // EEXIST, or EROFS and EACCES for one that is there
 		return shared, nil
 	}
