@@ -92,6 +92,7 @@ type loader struct {
 	at        string // the key being read, from the top: "cgroups.fs_root"
 	hierarchy *node  // the first of its two spellings
 	app       *Application
+	lost      bool     // app's Procfile is not known
 	w         *Worker  // the worker, or its application's defaults
 	sc        *scratch // what else is known of w
 	out       *Target
@@ -331,6 +332,7 @@ func (l *loader) readApplication(e entry) {
 	}
 	l.app = &Application{Name: e.key, Pos: e.pos, Dir: filepath.Dir(e.pos.File)}
 	lines, ok := l.readProcfile(n, at)
+	l.lost = !ok
 
 	base := NewWorker(e.key, "", Command{})
 	base.Dir = l.app.Dir
@@ -352,7 +354,9 @@ func (l *loader) readApplication(e entry) {
 	if !ok {
 		// What the workers are is not known: only check what is said of them.
 		for _, we := range workers.keys {
-			l.readWorker(we.key, Line{Name: we.key, Pos: we.pos}, we.value, base, &defaults, at)
+			if badName(we.key) == "" {
+				l.readWorker(we.key, Line{Name: we.key, Pos: we.pos}, we.value, base, &defaults, at)
+			}
 		}
 		return
 	}
@@ -537,7 +541,7 @@ func (l *loader) readCommand(line Line, at string) {
 		pos = sc.command.pos
 	}
 	if pos.File == "" {
-		if l.app.Procfile == "" {
+		if l.app.Procfile == "" && !l.lost {
 			l.errs.add(line.Pos, "command_line: COMMAND, or a procfile for the application", "%s has no command", at)
 		}
 		return

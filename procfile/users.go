@@ -39,10 +39,13 @@ func (a *accounts) user(spec string) (*User, error) {
 	var names []string
 	found := false
 	err = eachAccount(a.passwd, 7, func(f []string) bool {
-		names = append(names, f[0])
 		uid, ok1, err1 := number(f[2])
 		gid, ok2, err2 := number(f[3])
-		if !ok1 || !ok2 || err1 != nil || err2 != nil || numeric && uid != id || !numeric && f[0] != spec {
+		if !ok1 || !ok2 || err1 != nil || err2 != nil {
+			return true
+		}
+		names = append(names, f[0])
+		if numeric && uid != id || !numeric && f[0] != spec {
 			return true
 		}
 		found = true

@@ -12,7 +12,7 @@ import (
 
 // fail reports what is wrong with the value n and what was meant.
 func (l *loader) fail(n *node, meant, format string, args ...any) {
-	l.errs.add(n.pos, meant, l.at+": "+format, args...)
+	l.errs.add(n.pos, meant, "%s: %s", l.at, fmt.Sprintf(format, args...))
 }
 
 // failErr reports an error about the value n.
