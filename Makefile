@@ -16,6 +16,7 @@ build: ## out/pazinit and out/pazinit-arm64, static
 programs: # what the tests and the examples run
 	CGO_ENABLED=0 go build -trimpath -o out/worker ./tests/helpers
 	CGO_ENABLED=0 go build -trimpath -o out/shop/bin/shop ./examples/shop/app
+	mkdir -p out/shop/redis out/shop/nginx
 
 run: build programs ## run examples/shop: curl http://127.0.0.1:19000/
 	scripts/install-deps run
