@@ -46,7 +46,8 @@ cloned:
 child:
 	MOVQ	32(BX), R13	// the next op
 	MOVQ	40(BX), R15	// how many are left
-	XORL	R12, R12	// the last result
+	MOVQ	$-1, R12	// the last result
+	XORL	R14, R14	// the last error; in memory only when no program was executed
 next:
 	TESTQ	R15, R15
 	JZ	end
@@ -72,6 +73,7 @@ advance:
 
 failed:
 	NEGQ	AX
+	MOVQ	$-1, R12	// no descriptor for an opResult
 	TESTQ	$1, 56(R13)	// opOptional
 	JNZ	advance
 	TESTQ	$4, 56(R13)	// opExec
@@ -83,16 +85,17 @@ failed:
 	CMPQ	AX, $20	// ENOTDIR
 	JNE	giveup
 weak:
-	CMPQ	48(BX), $0
-	JNE	advance
+	TESTQ	R14, R14
+	JNZ	advance
 remember:
-	MOVQ	AX, 48(BX)
+	MOVQ	AX, R14
 	MOVQ	R13, 56(BX)
 	JMP	advance
 giveup:
-	MOVQ	AX, 48(BX)
+	MOVQ	AX, R14
 	MOVQ	R13, 56(BX)
 end:
+	MOVQ	R14, 48(BX)
 	MOVL	$231, AX	// exit_group(127)
 	MOVL	$127, DI
 	SYSCALL

@@ -44,7 +44,8 @@ cloned:
 child:
 	MOVD	32(R19), R20	// the next op
 	MOVD	40(R19), R21	// how many are left
-	MOVD	ZR, R22	// the last result
+	MOVD	$-1, R22	// the last result
+	MOVD	ZR, R25	// the last error; in memory only when no program was executed
 next:
 	CBZ	R21, end
 	MOVD	0(R20), R8
@@ -70,6 +71,7 @@ advance:
 
 failed:
 	NEG	R0, R0
+	MOVD	$-1, R22	// no descriptor for an opResult
 	TBNZ	$0, R23, advance	// opOptional
 	TBZ	$2, R23, giveup	// opExec
 	CMP	$13, R0	// EACCES outlives the others, as execvp(3) has it
@@ -79,16 +81,16 @@ failed:
 	CMP	$20, R0	// ENOTDIR
 	BNE	giveup
 weak:
-	MOVD	48(R19), R24
-	CBNZ	R24, advance
+	CBNZ	R25, advance
 remember:
-	MOVD	R0, 48(R19)
+	MOVD	R0, R25
 	MOVD	R20, 56(R19)
 	B	advance
 giveup:
-	MOVD	R0, 48(R19)
+	MOVD	R0, R25
 	MOVD	R20, 56(R19)
 end:
+	MOVD	R25, 48(R19)
 	MOVD	$94, R8	// exit_group(127)
 	MOVD	$127, R0
 	SVC
