@@ -296,7 +296,7 @@ func (c *conn) serveHTTP() {
 	var bad *httpError
 	switch {
 	case err == nil:
-		out.verb = req.Verb
+		out.verb, out.lines = req.Verb, req.Verb == "events" || req.Verb == "logs" && !req.Clear
 		c.answer(req, out)
 	case errors.As(err, &bad):
 		if bad.status == 405 {
@@ -318,6 +318,7 @@ type httpSink struct {
 	verb   string
 	old    bool
 	allow  string
+	lines  bool // the answer is a stream even when nothing comes
 	stream bool // the head of a stream is out
 }
 
@@ -329,10 +330,9 @@ type trouble struct {
 }
 
 func (o *httpSink) send(r *Reply) error {
-	streams := o.verb == "logs" || o.verb == "events"
 	failed := r.Code != ExitDone || r.Error != ""
 	if !o.stream {
-		if r.Done && (failed || !streams) {
+		if r.Done && (failed || !o.lines) {
 			status := httpStatus(r.Code)
 			if o.verb == "status" && status == 409 { // it says that something does not run, which is an answer
 				status = 200
@@ -342,7 +342,7 @@ func (o *httpSink) send(r *Reply) error {
 			}
 			return o.whole(status, r)
 		}
-		if !r.Done || streams {
+		if !r.Done || o.lines {
 			if err := o.begin(); err != nil {
 				return err
 			}
@@ -359,7 +359,7 @@ func (o *httpSink) send(r *Reply) error {
 		b = appendLine(b, r.Log)
 	case failed:
 		b = appendLine(b, trouble{Code: r.Code, Error: r.Error})
-	case r.Done && streams || r.Missed > 0:
+	case r.Done && o.lines || r.Missed > 0:
 	case o.verb == "status":
 		b = appendLine(b, list(r.Status))
 	default:

@@ -301,6 +301,9 @@ func ParseLine(line string) (*Request, error) {
 	}
 	if req.Verb == "add" && len(rest) > 1 {
 		req.Command = strings.TrimSpace(line[ends[len(words)-len(rest)-1]:])
+		if err := req.Validate(); err != nil {
+			return nil, err
+		}
 	}
 	return req, nil
 }
