@@ -116,6 +116,9 @@ func scanCommand(line string) (scan, error) {
 			}
 			continue
 		case '#':
+			if start && inFirst {
+				return s, errors.New("command is a comment")
+			}
 			if start {
 				s.shell = true
 				return s.checked(word.String(), plain), nil // the rest is a comment

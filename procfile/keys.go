@@ -1,6 +1,9 @@
 package procfile
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // A Level is a place where keys stand; a key's levels are a set.
 type Level uint8
@@ -17,7 +20,7 @@ const (
 )
 
 // levelNames are the words of the documentation, in the order of the levels.
-var levelNames = []string{"top", "`cgroups`", "application", "worker", "`backoff`", "`stdout`, `stderr`"}
+var levelNames = []string{"top", "cgroups", "application", "worker", "backoff", "stdout and stderr"}
 
 // Names lists the levels of a set, as the documentation calls them.
 func (l Level) Names() []string {
@@ -115,7 +118,7 @@ var table = []Key{
 		read: func(l *loader, n *node) { set(&l.cfg.ConsoleFull)(l.word(n, "block", "drop")) }},
 	{Name: "shutdown_timeout", At: AtTop, Type: Duration, Min: 1, Default: "the longest stop time along the order",
 		Doc:  "How long stopping everything may take as a whole.",
-		read: func(l *loader, n *node) { set(&l.cfg.ShutdownTimeout)(l.duration(n, 1)) }},
+		read: func(l *loader, n *node) { set(&l.cfg.ShutdownTimeout)(l.duration(n, time.Millisecond)) }},
 	{Name: "end_when", At: AtTop, Type: Word, Values: []string{"any", "all"}, Default: "`any`",
 		Doc:  "Which of the `essential` workers must have ended for good to end pazinit.",
 		read: func(l *loader, n *node) { set(&l.cfg.EndWhen)(l.word(n, "any", "all")) }},
@@ -146,7 +149,7 @@ var table = []Key{
 		Doc: "The application's Procfile, or the directory that holds a `Procfile`. Relative to the file that it stands in. Needed unless every worker has a `command_line` or `run`."},
 	{Name: "port_base", At: AtApplication, Type: Integer, Min: 1, Max: 65535, Default: "`PORT` of `.env`, else 5000 and 1000 more for each further application",
 		Doc:  "`PORT` of the first instance of the first worker.",
-		read: func(l *loader, n *node) { set(&l.app.PortBase)(l.integer(n, 1, 65535)) }},
+		read: func(l *loader, n *node) { l.portPos = n.pos; set(&l.app.PortBase)(l.integer(n, 1, 65535)) }},
 	{Name: "workers", At: AtApplication, Type: Sections, Inside: AtWorker,
 		Doc: "Settings of single workers, by their names in the Procfile."},
 
@@ -252,25 +255,25 @@ var table = []Key{
 		read: (*loader).readBackoff},
 	{Name: "base", At: AtBackoff, Type: Duration, Min: 1, Default: "`100ms`",
 		Doc:  "The first delay.",
-		read: func(l *loader, n *node) { set(&l.w.Backoff.Base)(l.duration(n, 1)) }},
+		read: func(l *loader, n *node) { set(&l.w.Backoff.Base)(l.duration(n, time.Millisecond)) }},
 	{Name: "factor", At: AtBackoff, Type: Factor, Min: 1, Max: 1000, Default: "4",
 		Doc:  "By how much each further delay is longer.",
 		read: func(l *loader, n *node) { set(&l.w.Backoff.Factor)(l.factor(n, 1, 1000)) }},
 	{Name: "max", At: AtBackoff, Type: Duration, Min: 1, Default: "`30s`",
 		Doc:  "The longest delay.",
-		read: func(l *loader, n *node) { set(&l.w.Backoff.Max)(l.duration(n, 1)) }},
+		read: func(l *loader, n *node) { set(&l.w.Backoff.Max)(l.duration(n, time.Millisecond)) }},
 	{Name: "jitter", At: AtBackoff, Type: Percent, Default: "`10%`",
 		Doc:  "How much a delay is longer or shorter by chance.",
 		read: func(l *loader, n *node) { set(&l.w.Backoff.Jitter)(l.percent(n)) }},
 	{Name: "healthy_after", At: both, Type: Duration, Min: 1, Default: "`10s`",
 		Doc:  "An instance that lived as long died healthy.",
-		read: func(l *loader, n *node) { set(&l.w.HealthyAfter)(l.duration(n, 1)) }},
+		read: func(l *loader, n *node) { set(&l.w.HealthyAfter)(l.duration(n, time.Millisecond)) }},
 	{Name: "max_restarts", At: both, Type: Integer, Min: 1, Max: 1_000_000, Values: []string{"unlimited"}, Default: "5",
 		Doc:  "After so many unhealthy deaths within `restart_window` the instance is FATAL.",
 		read: func(l *loader, n *node) { set(&l.w.MaxRestarts)(l.limit(n)) }},
 	{Name: "restart_window", At: both, Type: Duration, Min: 1, Default: "`60s`",
 		Doc:  "The time in which `max_restarts` counts.",
-		read: func(l *loader, n *node) { set(&l.w.RestartWindow)(l.duration(n, 1)) }},
+		read: func(l *loader, n *node) { set(&l.w.RestartWindow)(l.duration(n, time.Millisecond)) }},
 	{Name: "retry_after", At: both, Type: Duration, Min: 1, Values: []string{"off"}, Default: "`5m`",
 		Doc:  "When a FATAL instance is tried anew; `off` is never.",
 		read: (*loader).readRetryAfter},

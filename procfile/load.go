@@ -93,12 +93,15 @@ type loader struct {
 	hierarchy *node  // the first of its two spellings
 	app       *Application
 	lost      bool     // app's Procfile is not known
+	portPos   Position // where app's PortBase is
 	w         *Worker  // the worker, or its application's defaults
 	sc        *scratch // what else is known of w
 	out       *Target
 	keep      *node
 
 	dotenv map[*Application][]variable
+	claims []claim
+	ports  []block
 }
 
 func cmpOr(s, or string) string {
@@ -383,6 +386,7 @@ func (l *loader) readApplication(e entry) {
 		w := l.readWorker(line.Name, line, index[line.Name], base, &defaults, at)
 		l.app.Workers = append(l.app.Workers, w)
 	}
+	l.claimPorts()
 	l.cfg.Applications = append(l.cfg.Applications, l.app)
 }
 
@@ -467,7 +471,7 @@ func (l *loader) readDotenv() {
 			l.errs.add(v.pos, "a number from 1 to 65535", "bad PORT")
 			continue
 		}
-		l.app.PortBase = port
+		l.app.PortBase, l.portPos = port, v.pos
 	}
 	if l.dotenv == nil {
 		l.dotenv = make(map[*Application][]variable)
@@ -568,12 +572,11 @@ func (l *loader) finish(defaults *scratch, appAt, at string) {
 
 	if first || sc.user != defaults.user || sc.group != defaults.group {
 		w.User = nil
-		var ok = true
 		if sc.user != nil {
 			key(sc.user, defaults.user, "user")
-			w.User, ok = l.readUser(sc.user)
+			w.User = l.readUser(sc.user)
 		}
-		if sc.group != nil && ok {
+		if sc.group != nil {
 			key(sc.group, defaults.group, "group")
 			l.readGroup(sc.group)
 		}
@@ -595,6 +598,7 @@ func (l *loader) finish(defaults *scratch, appAt, at string) {
 	if w.TTY {
 		l.finishTTY(key, defaults)
 	}
+	l.claimFiles()
 	for _, only := range []struct {
 		n, inherited *node
 		name         string
@@ -627,21 +631,20 @@ func (l *loader) finishTTY(key func(n, inherited *node, name string), defaults *
 	}
 }
 
-func (l *loader) readUser(n *node) (*User, bool) {
+func (l *loader) readUser(n *node) *User {
 	s, ok := l.text(n, "a name or a number")
 	if !ok {
-		return nil, false
+		return nil
 	}
 	u, err := l.accounts.user(s)
 	if err != nil {
 		l.failErr(n, err)
-		return nil, false
+		return nil
 	}
 	if l.opts.UID != 0 && u.UID != uint32(l.opts.UID) {
 		l.fail(n, "", "only root can start a worker as %s, pazinit is user %d", s, l.opts.UID)
-		return nil, false
 	}
-	return u, true
+	return u
 }
 
 func (l *loader) readGroup(n *node) {

@@ -200,7 +200,7 @@ func (l *loader) readRetryAfter(n *node) {
 		l.w.RetryAfter = 0
 		return
 	}
-	set(&l.w.RetryAfter)(l.duration(n, 1))
+	set(&l.w.RetryAfter)(l.duration(n, time.Millisecond))
 }
 
 func (l *loader) readRestart(n *node) {
@@ -232,7 +232,7 @@ func (l *loader) readSuccessCodes(n *node) {
 
 func (l *loader) readBackoff(n *node) {
 	l.section(n, AtBackoff)
-	if b := l.w.Backoff; b.Max < b.Base {
+	if b := l.w.Backoff; b.Max < b.Base && n.kind == mapping {
 		l.fail(n, "", "max %v is less than base %v", b.Max, b.Base)
 	}
 }

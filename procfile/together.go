@@ -2,119 +2,132 @@ package procfile
 
 import "fmt"
 
+// A claim is what a part of the configuration needs for itself: a file that it
+// writes, or pazinit's own input.
+type claim struct {
+	pos   Position
+	who   string
+	what  string // the path, or ownInput
+	share bool   // others may write it too, if they rotate it in the same way
+	size  int64
+	keep  int
+}
+
+// ownInput is what a claim to pazinit's own stdin is for; no path is empty.
+const ownInput = ""
+
+// claimFiles notes what the worker in hand needs for itself.
+func (l *loader) claimFiles() {
+	w, sc := l.w, l.sc
+	name := w.App + ":" + w.Name
+	place := func(n *node) Position {
+		if n == nil {
+			return w.Pos
+		}
+		return n.pos
+	}
+	if w.PIDFile != "" {
+		l.claims = append(l.claims, claim{pos: place(sc.pidFile), who: "pid_file of " + name, what: w.PIDFile})
+	}
+	if w.Stdin == "inherit" {
+		n := sc.stdin
+		if n == nil {
+			n = sc.tty
+		}
+		l.claims = append(l.claims, claim{pos: place(n), who: name, what: ownInput})
+	}
+	for _, s := range []struct {
+		Target
+		n    *node
+		name string
+	}{{w.Stdout, sc.stdout, "stdout of "}, {w.Stderr, sc.stderr, "stderr of "}} {
+		if s.Kind == "file" {
+			l.claims = append(l.claims, claim{place(s.n), s.name + name, s.Path, true, s.RotateSize, s.RotateKeep})
+		}
+	}
+}
+
+// A block is the ports of one worker.
+type block struct {
+	pos         Position
+	who         string
+	first, last int
+}
+
+// portStep is the distance of two workers' first ports.
+const portStep = 100
+
+// claimPorts notes the ports of the application in hand, if it says where they
+// begin; those that the supervisor gives out keep clear of them.
+func (l *loader) claimPorts() {
+	if l.app.PortBase == 0 {
+		return
+	}
+	for i, w := range l.app.Workers {
+		n := w.NumInstances
+		if w.PerCPU {
+			n = 1
+		}
+		if n == 0 {
+			continue
+		}
+		b := block{l.portPos, w.App + ":" + w.Name, l.app.PortBase + i*portStep, l.app.PortBase + i*portStep + n - 1}
+		if b.last > 65535 {
+			l.errs.add(b.pos, "a lower port_base", "%s gets ports up to %d, the last there is is 65535", b.who, b.last)
+			return
+		}
+		l.ports = append(l.ports, b)
+	}
+}
+
 // checkTogether refuses what is right in each worker and wrong in all of them.
 func (l *loader) checkTogether() {
-	l.checkTerminal()
-	l.checkFiles()
+	claims := make([]claim, 0, len(l.claims)+3)
+	for _, c := range []claim{
+		{who: "log_path", what: l.cfg.LogPath}, {who: "pid_file", what: l.cfg.PIDFile}, {who: "socket_path", what: l.cfg.SocketPath},
+	} {
+		if c.what != "" && c.what != "syslog" {
+			claims = append(claims, c)
+		}
+	}
+	first := make(map[string]claim)
+	for _, c := range append(claims, l.claims...) {
+		f, taken := first[c.what]
+		switch {
+		case !taken:
+			first[c.what] = c
+		case c.what == ownInput:
+			l.errs.add(c.pos, "", "%s and %s both have pazinit's own stdin", f.who, c.who)
+		case !c.share || !f.share:
+			l.errs.add(c.pos, "one writer for each file", "%s and %s are both %s", f.who, c.who, c.what)
+		case c.size != f.size || c.keep != f.keep:
+			l.errs.add(c.pos, "the same rotate_size and rotate_keep for both",
+				"%s and %s share %s and rotate it differently", f.who, c.who, c.what)
+		}
+	}
 	l.checkPorts()
 }
 
-// each calls f with every worker and the words that name it in an error.
-func (l *loader) each(f func(w *Worker, name string)) {
-	for _, app := range l.cfg.Applications {
-		for _, w := range app.Workers {
-			f(w, app.Name+":"+w.Name)
-		}
-	}
-}
-
-// checkTerminal sees that one worker at most has the terminal or pazinit's input.
-func (l *loader) checkTerminal() {
-	holder := ""
-	l.each(func(w *Worker, name string) {
-		if w.Stdin != "inherit" {
-			return
-		}
-		if holder != "" {
-			l.errs.add(w.Pos, "", "%s and %s both have pazinit's own stdin", holder, name)
-		}
-		holder = name
-	})
-}
-
-// A writer is who writes a file.
-type writer struct {
-	what string
-	size int64
-	keep int
-}
-
-// checkFiles sees that every file has one writer, or several that agree.
-func (l *loader) checkFiles() {
-	writers := make(map[string]writer)
-	add := func(pos Position, path string, w writer) {
-		if path == "" || path == "syslog" {
-			return
-		}
-		first, ok := writers[path]
-		if !ok {
-			writers[path] = w
-			return
-		}
-		if w.keep < 0 || first.keep < 0 {
-			l.errs.add(pos, "one writer for each file", "%s and %s are both %s", first.what, w.what, path)
-		} else if w.size != first.size || w.keep != first.keep {
-			l.errs.add(pos, "the same rotate_size and rotate_keep for both",
-				"%s and %s share %s and rotate it differently", first.what, w.what, path)
-		}
-	}
-	add(Position{}, l.cfg.LogPath, writer{"log_path", 0, -1})
-	add(Position{}, l.cfg.PIDFile, writer{"pid_file", 0, -1})
-	add(Position{}, l.cfg.SocketPath, writer{"socket_path", 0, -1})
-	l.each(func(w *Worker, name string) {
-		add(w.Pos, w.PIDFile, writer{"pid_file of " + name, 0, -1})
-		for _, t := range []struct {
-			Target
-			stream string
-		}{{w.Stdout, "stdout"}, {w.Stderr, "stderr"}} {
-			if t.Kind == "file" {
-				add(w.Pos, t.Path, writer{t.stream + " of " + name, t.RotateSize, t.RotateKeep})
-			}
-		}
-	})
-}
-
-// The distance of two workers' first ports.
-const portStep = 100
-
-// checkPorts sees that the ports of applications with a port_base of their own
-// fit and do not overlap. Those given out by the supervisor keep clear of them.
+// checkPorts reports each pair of places whose ports overlap once.
 func (l *loader) checkPorts() {
-	type block struct {
-		first, last int
-		name        string
-		pos         Position
-	}
-	var blocks []block
-	for _, app := range l.cfg.Applications {
-		if app.PortBase == 0 {
-			continue
-		}
-		for i, w := range app.Workers {
-			if w.NumInstances == 0 && !w.PerCPU {
-				continue
-			}
-			b := block{first: app.PortBase + i*portStep, name: app.Name + ":" + w.Name, pos: w.Pos}
-			b.last = b.first + max(w.NumInstances, 1) - 1
-			if b.last > 65535 {
-				l.errs.add(w.Pos, "a lower port_base", "%s gets ports up to %d, the last there is is 65535", b.name, b.last)
-				break
-			}
-			blocks = append(blocks, b)
-		}
-	}
-	if len(blocks) < 2 {
+	if len(l.ports) < 2 {
 		return
 	}
-	owner := make(map[int]string)
-	for _, b := range blocks {
+	owner := make(map[int]block)
+	reported := make(map[[2]Position]bool)
+	for _, b := range l.ports {
 		for p := b.first; p <= b.last; p++ {
-			if other := owner[p]; other != "" && other != b.name {
-				l.errs.add(b.pos, fmt.Sprintf("each worker has %d ports from its first", portStep),
-					"%s and %s both get port %d", other, b.name, p)
-				break
+			o, taken := owner[p]
+			if !taken {
+				owner[p] = b
+				continue
 			}
-			owner[p] = b.name
+			if pair := [2]Position{o.pos, b.pos}; !reported[pair] {
+				reported[pair] = true
+				l.errs.add(b.pos, fmt.Sprintf("each worker has %d ports from its first", portStep),
+					"%s and %s both get port %d", o.who, b.who, p)
+			}
+			break
 		}
 	}
 }

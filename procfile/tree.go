@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 
@@ -224,18 +223,14 @@ func (r *reader) parse(file string, data []byte) (tree *node) {
 			tree = nil
 		}
 	}()
-	if pos, ok := tooDeep(data); ok {
-		pos.File = file
-		r.errs.add(pos, "", "nested more than %d deep", maxNesting)
-		return nil
-	}
-	dec := yaml.NewDecoder(bytes.NewReader(data))
+	lines := &lineReader{rest: data}
+	dec := yaml.NewDecoder(lines)
 	var doc yaml.Node
 	switch err := dec.Decode(&doc); {
 	case err == io.EOF:
 		return &node{kind: mapping, pos: at}
 	case err != nil:
-		r.errs.put(yamlError(file, err))
+		r.errs.put(lines.error(file, err))
 		return nil
 	}
 	var second yaml.Node
@@ -243,7 +238,7 @@ func (r *reader) parse(file string, data []byte) (tree *node) {
 		r.errs.add(Position{file, second.Line, second.Column}, "", "a second document begins here")
 		return nil
 	} else if err != io.EOF {
-		r.errs.put(yamlError(file, err))
+		r.errs.put(lines.error(file, err))
 		return nil
 	}
 	tree = r.convert(file, doc.Content[0], 0)
@@ -259,43 +254,45 @@ func (r *reader) parse(file string, data []byte) (tree *node) {
 	return tree
 }
 
-// yamlError gives the parser's error a position. It knows the line alone.
-func yamlError(file string, err error) *Error {
+// A lineReader hands out a line at a time, so that the last one is where the
+// parser stopped. Its own errors name the beginning of what it was in, or nothing.
+type lineReader struct {
+	rest, last []byte
+	line       int
+	within     bool // the last line is not yet read to its end
+}
+
+func (l *lineReader) Read(p []byte) (int, error) {
+	if len(l.rest) == 0 {
+		return 0, io.EOF
+	}
+	end := bytes.IndexByte(l.rest, '\n') + 1
+	if end == 0 {
+		end = len(l.rest)
+	}
+	if !l.within {
+		l.line++
+		l.last = l.rest[:end]
+	}
+	n := copy(p, l.rest[:end])
+	l.rest, l.within = l.rest[n:], n < end
+	return n, nil
+}
+
+// error gives the parser's error the place where it stopped.
+func (l *lineReader) error(file string, err error) *Error {
 	what := strings.TrimPrefix(err.Error(), "yaml: ")
-	pos := Position{File: file, Line: 1, Column: 1}
 	if rest, ok := strings.CutPrefix(what, "line "); ok {
-		number, rest, _ := strings.Cut(rest, ": ")
-		if n, err := strconv.Atoi(number); err == nil {
-			pos.Line, what = n, rest
+		if number, rest, ok := strings.Cut(rest, ": "); ok && strings.Trim(number, "0123456789") == "" {
+			what = rest
 		}
 	}
+	blanks := len(l.last) - len(bytes.TrimLeft(l.last, " "))
 	meant := ""
 	if strings.Contains(what, "cannot start any token") {
 		meant = "indent with blanks, not tabs; put quotes around a value that begins with @, ` or %"
 	}
-	return &Error{Position: pos, What: "YAML: " + what, Meant: meant}
-}
-
-// tooDeep finds the place where brackets nest beyond any sense, before the
-// parser spends its stack on them. It does not know quotes and comments, so it
-// only counts a run of brackets that nothing closes; block nesting needs a deeper
-// indentation for each level, which convert sees.
-func tooDeep(data []byte) (Position, bool) {
-	depth, line, start := 0, 1, 0
-	for i, c := range data {
-		switch c {
-		case '[', '{':
-			if depth++; depth > 512 {
-				return Position{Line: line, Column: i - start + 1}, true
-			}
-		case ' ', '\t', '\r', '-', ':', '?', '"', '\'', ',':
-		case '\n':
-			line, start = line+1, i+1
-		case ']', '}':
-			depth = max(depth-1, 0)
-		}
-	}
-	return Position{}, false
+	return &Error{Position: Position{file, max(l.line, 1), blanks + 1}, What: "YAML: " + what, Meant: meant}
 }
 
 // describe names a node in an error.
