@@ -4,7 +4,7 @@ FLAGS  := -trimpath -ldflags "-s -w -X=runtime.godebugDefault=asyncpreemptoff=1 
 LINT   := go tool -modfile=tools/go.mod golangci-lint
 ROOT   := $(if $(filter-out 0,$(shell id -u)),sudo -E,env)
 
-.PHONY: help build programs run test root-test lint generate check bench seeds soak clean
+.PHONY: help build shop programs run test root-test lint generate check bench seeds soak clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1 	/p' Makefile | expand -t 12
@@ -13,22 +13,24 @@ build: ## out/pazinit and out/pazinit-arm64, static
 	CGO_ENABLED=0 go build $(FLAGS) -o out/pazinit ./cmd/pazinit
 	CGO_ENABLED=0 GOARCH=arm64 go build $(FLAGS) -o out/pazinit-arm64 ./cmd/pazinit
 
-programs: # what the tests and the examples run
-	CGO_ENABLED=0 go build -trimpath -o out/worker ./tests/helpers
+shop:
 	CGO_ENABLED=0 go build -trimpath -o out/shop/bin/shop ./examples/shop/app
 	mkdir -p out/shop/redis out/shop/nginx
 
-run: build programs ## run examples/shop: curl http://127.0.0.1:19000/
+programs: build shop # what the tests run
+	scripts/install-deps test
+	cc -static -O2 -Wall -Wextra -Werror -o out/helper tests/helpers/helper.c
+
+run: build shop ## run examples/shop: curl http://127.0.0.1:19000/
 	scripts/install-deps run
 	exec out/pazinit run -c examples/shop/pazinit.yaml
 
-test: build programs ## every test that needs no VM
-	scripts/install-deps test
+test: programs ## every test that needs no VM
 	go vet ./...
 	go test ./...
 	go test -race ./...
 
-root-test: build programs ## the tests as root, where what root can do must not be skipped
+root-test: programs ## the tests as root, where what root can do must not be skipped
 	PAZINIT_TEST_MUST=root,cgroup2 go test -count=1 -exec "$(ROOT)" ./...
 
 lint: ## golangci-lint (gofmt, vet, staticcheck, the import rules), also for arm64
@@ -42,13 +44,13 @@ check: lint generate ## all that a change must pass
 	git diff --exit-code
 	$(MAKE) test
 
-bench: build programs ## numbers for this build on this machine; PEERS=1 adds other supervisors
+bench: programs ## numbers for this build on this machine; PEERS=1 adds other supervisors
 	go test -run '^$$' -bench . ./...
 
-seeds: build programs ## which rows of the older supervisors' list pass
+seeds: programs ## which rows of the older supervisors' list pass
 	go test -count=1 -v ./tests/seeds
 
-soak: build programs ## the tests that take minutes
+soak: programs ## the tests that take minutes
 	go test -count=1 -timeout 2h -tags soak ./...
 
 clean: ## remove out/
