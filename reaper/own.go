@@ -4,6 +4,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -19,6 +20,9 @@ type own struct {
 	nofileMoved bool
 	oomScoreAdj string // "" when it was not changed
 	thpDisabled bool
+
+	mu    sync.Mutex
+	forks int // under way, while huge pages are off
 }
 
 const (
@@ -35,11 +39,17 @@ func (o *own) raise() {
 	if o.nice > raisedNice && unix.Setpriority(unix.PRIO_PROCESS, 0, raisedNice) == nil {
 		o.niceRaised = true
 		// It holds for one thread: the others of now are told, those of later
-		// take after the one that makes them.
-		tasks, _ := os.ReadDir("/proc/self/task")
-		for _, t := range tasks {
-			if tid, err := strconv.Atoi(t.Name()); err == nil {
-				_ = unix.Setpriority(unix.PRIO_PROCESS, tid, raisedNice)
+		// take after the one that makes them. One that was not told yet may be
+		// making another: look until there is nothing new.
+		told := make(map[string]bool)
+		for more := true; more; {
+			more = false
+			tasks, _ := os.ReadDir("/proc/self/task")
+			for _, t := range tasks {
+				if tid, err := strconv.Atoi(t.Name()); err == nil && !told[t.Name()] {
+					told[t.Name()], more = true, true
+					_ = unix.Setpriority(unix.PRIO_PROCESS, tid, raisedNice)
+				}
 			}
 		}
 	}
@@ -53,6 +63,31 @@ func (o *own) raise() {
 	// Huge pages would cost a small heap several MiB.
 	if was, err := unix.PrctlRetInt(unix.PR_GET_THP_DISABLE, 0, 0, 0, 0); err == nil && was == 0 {
 		o.thpDisabled = unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0) == nil
+	}
+}
+
+// lendMemory and takeMemory stand around a fork. Huge pages are off for a memory,
+// and the new one that exec makes takes after the old one, which the child of a
+// vfork shares with us: so ours has them until the last exec is through.
+func (o *own) lendMemory() {
+	if !o.thpDisabled {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.forks++; o.forks == 1 {
+		_ = unix.Prctl(unix.PR_SET_THP_DISABLE, 0, 0, 0, 0)
+	}
+}
+
+func (o *own) takeMemory() {
+	if !o.thpDisabled {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.forks--; o.forks == 0 {
+		_ = unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0)
 	}
 }
 

@@ -226,7 +226,9 @@ func (r *Reaper) spawn(s *Spec, c *child) {
 		if stop == unix.SIGKILL {
 			serr = &StartError{Step: "start", Err: unix.ECANCELED}
 		} else {
+			r.own.lendMemory()
 			pid, failed, err = f.fork(s.Cgroup)
+			r.own.takeMemory()
 			if err != nil {
 				serr = startError(s, f, failed, err)
 			}

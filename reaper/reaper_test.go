@@ -2,15 +2,12 @@ package reaper
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -23,9 +20,6 @@ func TestMain(m *testing.M) {
 	if role := os.Getenv("REAPER_CHILD"); role != "" {
 		children[role]()
 		os.Exit(0)
-	}
-	if f := children["rerun:"+os.Getenv(rerunEnv)]; f != nil {
-		f()
 	}
 	before := openFiles()
 	code := m.Run()
@@ -73,7 +67,11 @@ func rerun(t *testing.T, set func(*exec.Cmd)) bool {
 	if os.Getenv(rerunEnv) == t.Name() {
 		return true
 	}
-	cmd := exec.Command("/proc/self/exe", "-test.run=^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$", "-test.v")
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(exe, "-test.run=^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$", "-test.v")
 	cmd.Env = append(os.Environ(), rerunEnv+"="+t.Name())
 	if set != nil {
 		set(cmd)
@@ -203,6 +201,7 @@ func (b *bench) output(s *Spec) string {
 	if _, err := out.ReadFrom(r); err != nil {
 		b.Error(err)
 	}
+	r.Close()
 	if ws := b.down(run); ws != 0 {
 		b.Errorf("%q = %#x, want 0; %s", s.Argv, ws, out.String())
 	}
@@ -251,9 +250,3 @@ func field(text, name string) string {
 	}
 	return ""
 }
-
-var (
-	_ = errors.Is
-	_ = runtime.GC
-	_ = syscall.SIGTERM
-)

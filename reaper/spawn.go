@@ -102,9 +102,6 @@ func (r *Reaper) flight(s *Spec) (*flight, error) {
 		f.keep = append(f.keep, o)
 		f.add("set limit of files", opOptional, unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(&o.nofile)), 0)
 	}
-	if o.thpDisabled {
-		f.add("", opOptional, unix.SYS_PRCTL, unix.PR_SET_THP_DISABLE, 0, 0, 0, 0)
-	}
 	if s.Setctty {
 		f.add("take the terminal", 0, unix.SYS_IOCTL, uintptr(s.Files[0]), unix.TIOCSCTTY, 1)
 	}
