@@ -88,7 +88,8 @@ func TestParseCommand(t *testing.T) {
 func checkOracle(t *testing.T, line string) {
 	t.Helper()
 	c, err := ParseCommand(line)
-	if err != nil || !utf8.ValidString(line) { // the other parser takes no other bytes
+	// The other parser takes UTF-8 only, and a CR for a blank, which no shell does.
+	if err != nil || !utf8.ValidString(line) || strings.Contains(line, "\r") {
 		return
 	}
 	if c.Shell {

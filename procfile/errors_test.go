@@ -133,6 +133,9 @@ func FuzzConfig(f *testing.F) {
 	}
 	path := filepath.Join(dir, "p.yaml")
 	f.Fuzz(func(t *testing.T, data []byte) {
+		if bytes.Contains(data, []byte("include")) && bytes.Contains(data, []byte("/")) {
+			return // it would read what happens to lie on this machine
+		}
 		if err := os.WriteFile(path, data, 0o644); err != nil {
 			t.Fatal(err)
 		}

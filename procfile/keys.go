@@ -64,8 +64,8 @@ const (
 
 var typeNames = [numTypes]string{
 	Text: "text", Path: "path", Word: "word", Bool: "`true` or `false`", Integer: "whole number",
-	Integers: "whole number or a list", Factor: "number", Percent: "percentage, `10%`",
-	Duration: "duration, `10s`", Size: "size, `64KiB`", Octal: "octal digits", ID: "name or number",
+	Integers: "whole number or a list", Factor: "number", Percent: "percentage as `10%`",
+	Duration: "duration as `10s`", Size: "size as `64KiB`", Octal: "octal digits", ID: "name or number",
 	Texts: "text or a list", Words: "`true`, `false` or a list of names", List: "list of texts", Map: "map of texts",
 	Section: "map", Sections: "map of maps by name", Output: "word or map", Stop: "signal, or a list of `SIGNAL DURATION`",
 	Verbs: "map of verbs to lists of `user:NAME`, `group:NAME`",

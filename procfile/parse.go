@@ -100,6 +100,14 @@ func checkBytes(errs *errorList, file string, data []byte) bool {
 	return true
 }
 
+// CheckName says what is wrong with the name of an application or a worker.
+func CheckName(name string) error {
+	if why := badName(name); why != "" {
+		return fmt.Errorf("bad name %q: %s", name, why)
+	}
+	return nil
+}
+
 // badName says what a name must look like, or "" if this one does.
 func badName(name string) string {
 	switch {

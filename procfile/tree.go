@@ -74,20 +74,28 @@ type reader struct {
 	bytes int
 }
 
-// readFile reads one regular file of at most maxFile bytes. A FIFO or a device
-// is refused rather than waited for.
+// readFile reads one regular file of at most maxFile bytes and one. A FIFO is
+// refused rather than waited for, and a device before it is opened: opening is
+// all that a watchdog waits for.
 func readFile(path string) ([]byte, os.FileInfo, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, nil, bare(err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
+	info, err := os.Stat(path)
 	if err != nil {
 		return nil, nil, bare(err)
 	}
 	if info.IsDir() {
 		return nil, info, syscall.EISDIR
+	}
+	if !info.Mode().IsRegular() {
+		return nil, info, errors.New("not a regular file")
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, bare(err)
+	}
+	defer f.Close()
+	// The file may be another one by now.
+	if info, err = f.Stat(); err != nil {
+		return nil, nil, bare(err)
 	}
 	if !info.Mode().IsRegular() {
 		return nil, info, errors.New("not a regular file")

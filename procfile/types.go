@@ -9,16 +9,17 @@ import (
 // A Position is a place in a file that was read. Line and Column count from 1;
 // 0 means that the place is not known.
 type Position struct {
-	File         string
-	Line, Column int
+	File   string `json:"file"`
+	Line   int    `json:"line"`
+	Column int    `json:"column"`
 }
 
 // Error is one thing that is wrong with the input.
 type Error struct {
 	Position
-	What  string // what is wrong, without a full stop
-	Meant string // what was probably meant; may be empty
-	Cause error  // for errors.Is; may be nil
+	What  string `json:"what"`            // what is wrong, without a full stop
+	Meant string `json:"meant,omitempty"` // what was probably meant; may be empty
+	Cause error  `json:"-"`               // for errors.Is; may be nil
 }
 
 // Error gives "file:line:column: what (meant)", or as much of it as is known.
