@@ -151,3 +151,44 @@ func BenchmarkPublish(b *testing.B) {
 		bus.Publish(Event{Name: "shop:web.1"})
 	}
 }
+
+// Over the socket: a client that does not read never slows the publisher, and
+// is told what it missed.
+func TestSlowClientOfEvents(t *testing.T) {
+	var b Bus
+	subscribed := make(chan struct{})
+	s := serve(t, ServerOptions{Handler: func(ctx context.Context, _ Peer, req *Request, send func(*Reply) error) {
+		sub := b.Subscribe(req.After, 0)
+		defer sub.Close()
+		close(subscribed)
+		for {
+			e, missed, err := sub.Next(ctx)
+			if err != nil || send(&Reply{Event: &e, Missed: missed}) != nil {
+				return
+			}
+		}
+	}})
+	const total = 50000
+	c := dial(t, s.Path())
+	var read, missed, last uint64
+	stop := errors.New("stop")
+	go func() { <-subscribed; b.Publish(Event{}) }()
+	_, err := c.Do(t.Context(), &Request{Verb: "events", Follow: true}, func(r *Reply) error {
+		if read == 0 { // from now on it does not read, until all has happened
+			for range total - 1 {
+				b.Publish(Event{Reason: "so that the socket's buffer is full soon"})
+			}
+		}
+		if r.Event.Seq != last+r.Missed+1 {
+			t.Errorf("event %d after %d with %d missed", r.Event.Seq, last, r.Missed)
+		}
+		last, read, missed = r.Event.Seq, read+1, missed+r.Missed
+		if last == total {
+			return stop
+		}
+		return nil
+	})
+	if !errors.Is(err, stop) || read+missed != total || missed == 0 {
+		t.Errorf("Do() = %v; %d read and %d missed, want %d in all and some missed", err, read, missed, total)
+	}
+}

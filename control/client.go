@@ -82,7 +82,7 @@ func (c *Client) Do(ctx context.Context, req *Request, onLine func(*Reply) error
 	defer stop()
 	// A server that refuses the connection or a request too long does not read
 	// all of it, but says why: so read, whatever became of the write.
-	_, werr := c.f.Write(appendLine(nil, req))
+	_, werr := c.f.Write(AppendJSON(nil, req))
 	for {
 		line, err := readLine(c.in, maxReply)
 		if ctx.Err() != nil {

@@ -350,20 +350,20 @@ func (o *httpSink) send(r *Reply) error {
 	}
 	var b []byte
 	if r.Missed > 0 {
-		b = appendLine(b, trouble{Missed: r.Missed})
+		b = AppendJSON(b, trouble{Missed: r.Missed})
 	}
 	switch {
 	case r.Event != nil:
-		b = appendLine(b, r.Event)
+		b = AppendJSON(b, r.Event)
 	case r.Log != nil:
-		b = appendLine(b, r.Log)
+		b = AppendJSON(b, r.Log)
 	case failed:
-		b = appendLine(b, trouble{Code: r.Code, Error: r.Error})
+		b = AppendJSON(b, trouble{Code: r.Code, Error: r.Error})
 	case r.Done && o.lines || r.Missed > 0:
 	case o.verb == "status":
-		b = appendLine(b, list(r.Status))
+		b = AppendJSON(b, list(r.Status))
 	default:
-		b = appendLine(b, r)
+		b = AppendJSON(b, r)
 	}
 	return o.chunk(b, r.Done)
 }
@@ -406,7 +406,7 @@ func (o *httpSink) chunk(b []byte, last bool) error {
 
 // whole writes a response that is one JSON value.
 func (o *httpSink) whole(status int, v any) error {
-	body := appendLine(nil, v)
+	body := AppendJSON(nil, v)
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n", status, statusText[status], len(body))
 	if o.allow != "" {

@@ -67,7 +67,7 @@ func TestHTTP(t *testing.T) {
 	hc := httpClient(t, s.Path())
 	const null = `"time":"0001-01-01T00:00:00Z"`
 	event := func(seq int) string {
-		return fmt.Sprintf(`{"seq":%d,%s,"kind":"","run":0,"reason":""}`, seq, null)
+		return fmt.Sprintf(`{"seq":%d,%s,"kind":"","name":"","run":0,"from":"","to":"","reason":""}`, seq, null)
 	}
 	for _, tt := range []struct {
 		method, target, body string
@@ -235,7 +235,7 @@ func TestCurl(t *testing.T) {
 		{[]string{"-XPOST", "http://x/v1/start?name=shop:web"}, `{"done":true,"code":0,"message":"{\"verb\":\"start\",\"names\":[\"shop:web\"]}"}` + "\n"},
 		{[]string{"-d", "name=shop:web", "http://x/v1/start"}, `{"done":true,"code":0,"message":"{\"verb\":\"start\",\"names\":[\"shop:web\"]}"}` + "\n"},
 		{[]string{"-d", `{"names":["shop:web"]}`, "http://x/v1/start"}, `{"done":true,"code":0,"message":"{\"verb\":\"start\",\"names\":[\"shop:web\"]}"}` + "\n"},
-		{[]string{"-N", "http://x/v1/events?name=x"}, `{"seq":1,"time":"0001-01-01T00:00:00Z","kind":"","run":0,"reason":""}` + "\n" + `{"code":1,"error":"broke off"}` + "\n"},
+		{[]string{"-N", "http://x/v1/events?name=x"}, `{"seq":1,"time":"0001-01-01T00:00:00Z","kind":"","name":"","run":0,"from":"","to":"","reason":""}` + "\n" + `{"code":1,"error":"broke off"}` + "\n"},
 		{[]string{"-H", "Expect: 100-continue", "-d", "name=down", "-d", "signal=HUP", "-o", "/dev/null", "-w", "%{http_code}", "http://x/v1/signal"}, "409"},
 	} {
 		out, err := exec.Command(curl, append([]string{"-sS", "--unix-socket", s.Path()}, tt.args...)...).CombinedOutput()

@@ -264,16 +264,24 @@ func TestFolder(t *testing.T) {
 	if st, err := os.Stat(filepath.Join(shared, "new")); err != nil || st.Mode().Perm() != 0o700 {
 		t.Errorf("the new folder has mode %v, %v, want 0700", st.Mode(), err)
 	}
+}
+
+func TestFolderOfOthers(t *testing.T) {
 	needRoot(t)
-	// A folder of another user, where everybody may write.
-	os.Chown(mkdir("shared/theirs", 0o700), 4242, 4242)
+	shared := privateDir(t)
+	os.Chmod(shared, 0o777|os.ModeSticky)
+	for _, name := range []string{"safe", "open", "theirs"} {
+		os.Mkdir(filepath.Join(shared, name), 0o700)
+	}
+	os.Chmod(filepath.Join(shared, "open"), 0o755)
+	os.Chown(filepath.Join(shared, "theirs"), 4242, 4242)
 	var fe *FolderError
 	if _, err := Listen(ServerOptions{Path: filepath.Join(shared, "theirs", "s"), OwnerUID: -1, OwnerGID: -1}); !errors.As(err, &fe) || !fe.Unsafe {
 		t.Errorf("Listen in another's folder = %v, want an unsafe FolderError", err)
 	}
 	// A link where only we can write is followed, but not into where others can.
 	run := runDir(t)
-	os.Symlink(filepath.Join(base, "safe"), filepath.Join(run, "good"))
+	os.Symlink(filepath.Join(shared, "safe"), filepath.Join(run, "good"))
 	os.Symlink(filepath.Join(shared, "open"), filepath.Join(run, "bad"))
 	serve(t, ServerOptions{Path: filepath.Join(run, "good", "s")})
 	if _, err := Listen(ServerOptions{Path: filepath.Join(run, "bad", "s"), OwnerUID: -1, OwnerGID: -1}); !errors.As(err, &fe) || !fe.Unsafe {
@@ -366,9 +374,11 @@ func TestDialErrors(t *testing.T) {
 			t.Errorf("Dial(%s) = %v, want ErrNoServer that names it", path, err)
 		}
 	}
+}
+
+func TestDialDenied(t *testing.T) {
 	needRoot(t)
 	s := serve(t, ServerOptions{})
-	os.Chmod(dir, 0o755)
 	os.Chmod(filepath.Dir(s.Path()), 0o755)
 	err := asUser(4242, func() error { _, err := Dial(s.Path()); return err })
 	if !errors.Is(err, ErrDenied) || !strings.Contains(err.Error(), s.Path()) || !strings.Contains(err.Error(), "4242") {

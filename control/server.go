@@ -264,7 +264,7 @@ func (s *Server) admit(fd int) {
 	}
 	s.mu.Unlock()
 	if err != nil {
-		unix.Write(fd, appendLine(nil, &Reply{Done: true, Code: ExitFailed, Error: err.Error()})) // an empty socket takes it
+		unix.Write(fd, AppendJSON(nil, &Reply{Done: true, Code: ExitFailed, Error: err.Error()})) // an empty socket takes it
 		unix.Close(fd)
 		return
 	}
@@ -397,7 +397,7 @@ type sink interface{ send(*Reply) error }
 // jsonSink writes one JSON object a line.
 type jsonSink struct{ c *conn }
 
-func (o *jsonSink) send(r *Reply) error { return o.c.write(appendLine(nil, r)) }
+func (o *jsonSink) send(r *Reply) error { return o.c.write(AppendJSON(nil, r)) }
 
 // answer has req answered into out, and cancels it when the client leaves.
 func (c *conn) answer(req *Request, out sink) {
@@ -539,8 +539,9 @@ func (s *Server) logPanic(where string, r any) {
 	s.opt.Log(fmt.Sprintf("answer %s: panic: %v\n%s", where, r, stack[:min(len(stack), 4096)]))
 }
 
-// appendLine appends v as JSON and a newline.
-func appendLine(b []byte, v any) []byte {
+// AppendJSON appends v, one of this package's types or a slice of them, as JSON
+// and a newline, as the server writes it and `--json` prints it.
+func AppendJSON(b []byte, v any) []byte {
 	buf := bytes.NewBuffer(b)
 	enc := json.NewEncoder(buf)
 	enc.SetEscapeHTML(false)

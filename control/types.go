@@ -101,11 +101,11 @@ type Exit struct {
 type Event struct {
 	Seq    uint64    `json:"seq"` // grows by one
 	Time   time.Time `json:"time"`
-	Kind   string    `json:"kind"`           // state, exit, reload, orphan, output, supervisor …
-	Name   string    `json:"name,omitempty"` // shop:web.1; empty for the supervisor itself
+	Kind   string    `json:"kind"` // state, exit, reload, orphan, output, supervisor …
+	Name   string    `json:"name"` // shop:web.1; empty for the supervisor itself
 	Run    uint64    `json:"run"`
-	From   string    `json:"from,omitempty"` // states
-	To     string    `json:"to,omitempty"`
+	From   string    `json:"from"` // states; empty for what is no change of state
+	To     string    `json:"to"`
 	Reason string    `json:"reason"`
 	PID    int       `json:"pid,omitempty"`
 	Exit   *Exit     `json:"exit,omitempty"`

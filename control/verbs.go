@@ -255,6 +255,21 @@ func Suggest(word string) string {
 	return best
 }
 
+// Nearest returns the one of known that word was probably meant to be, "" if
+// none is near.
+func Nearest(word string, known []string) string {
+	if len(word) > 128 {
+		return ""
+	}
+	best, least := "", 3
+	for _, k := range known {
+		if d := distance(word, k); d < least && d < len(k)/2+1 {
+			best, least = k, d
+		}
+	}
+	return best
+}
+
 // distance is the number of letters to insert, drop, replace or swap.
 func distance(a, b string) int {
 	var before, prev []int

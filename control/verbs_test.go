@@ -194,7 +194,7 @@ func FuzzParseLine(f *testing.F) {
 		if err := req.Validate(); err != nil {
 			t.Errorf("ParseLine(%q) = %+v, Validate() = %v", line, req, err)
 		}
-		again, err := parseJSON(appendLine(nil, req))
+		again, err := parseJSON(AppendJSON(nil, req))
 		if err != nil {
 			t.Fatalf("ParseLine(%q): %v", line, err)
 		}
