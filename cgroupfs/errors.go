@@ -15,12 +15,13 @@ type UnavailableError struct {
 	Setting string  // what would give one
 }
 
+// Error names the first cause, one line: v1 alone has a dozen hierarchies.
 func (e *UnavailableError) Error() string {
-	causes := make([]string, len(e.Causes))
-	for i, c := range e.Causes {
-		causes[i] = c.Error()
+	why := strings.ReplaceAll(e.Causes[0].Error(), "\n", "; ")
+	if more := len(e.Causes) - 1; more > 0 {
+		why += fmt.Sprintf("; and %d more", more)
 	}
-	return "no writable cgroup hierarchy: " + strings.Join(causes, "; ") + " (" + e.Setting + ")"
+	return "no writable cgroup hierarchy: " + why + " (" + e.Setting + ")"
 }
 
 // Unwrap gives the causes and [errors.ErrUnsupported].

@@ -17,8 +17,8 @@ func TestGroup(t *testing.T) {
 		if got, err := g.Populated(); got || err != nil {
 			t.Errorf("Populated() of a new group = %v, %v, want false", got, err)
 		}
-		// setsid and a second fork do not lead out.
-		cmd := start(t, g, "setsid sh -c 'sleep 1000 & echo up'; read x")
+		// A session of its own does not lead out.
+		cmd := start(t, g, "setsid sh -c 'echo up; exec sleep 1000' & read x")
 		if got := cgroupOf(t, h, cmd.Process.Pid); got != "shop/web.1" {
 			t.Errorf("group of the child = %q, want shop/web.1", got)
 		}
