@@ -46,9 +46,9 @@ type child struct {
 	pid    int
 	pidfd  int // -1 when the kernel has none
 	since  time.Time
-	stuck  bool        // counted out of the spawners: its exec hangs
-	killed unix.Signal // to be sent as soon as there is a process
-	exit   *Event      // it was reaped before its spawner has reported
+	stuck  bool   // counted out of the spawners: its exec hangs
+	later  uint64 // bit n-1: signal n is to be sent as soon as there is a process
+	exit   *Event // it was reaped before its spawner has reported
 	err    *StartError
 }
 
@@ -70,8 +70,11 @@ type Reaper struct {
 	spawning int // spawners at work, the stuck ones aside
 	watching bool
 	events   []Event
-	closed   bool
 	orphans  uint64
+
+	closed bool
+	last   *flight // Close's own child
+	ended  bool    // it was reaped: the waiter has nothing to wait for
 
 	ready chan struct{} // holds one: there are events
 	wake  chan struct{} // holds one: there may be children again
@@ -87,6 +90,7 @@ type Reaper struct {
 const (
 	maxSpawners = 4                     // forks at a time; more only queue for the kernel's own locks
 	stuckAfter  = 50 * time.Millisecond // an exec that takes longer leaves its place to another
+	keepEvents  = 1024                  // a longer list of events is not kept for the next ones
 )
 
 // Options says how a Reaper treats its own process.
@@ -133,6 +137,9 @@ func (r *Reaper) Events(buf []Event) []Event {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	out := r.events
+	if cap(buf) > keepEvents { // of a storm
+		buf = nil
+	}
 	clear(buf)
 	r.events = buf[:0]
 	return out
@@ -159,10 +166,19 @@ func (r *Reaper) emit(e Event) {
 func (r *Reaper) Start(s *Spec) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.closed {
+		r.refuse(s)
+		return
+	}
 	c := &child{run: s.Run, pidfd: -1}
 	r.runs[s.Run] = c
 	r.pending = append(r.pending, s)
 	r.dispatch()
+}
+
+// refuse answers a start that will not be. Called with mu held.
+func (r *Reaper) refuse(s *Spec) {
+	r.emit(Event{Kind: Failed, Run: s.Run, At: time.Now(), Err: &StartError{Step: "start", Err: unix.ECANCELED}})
 }
 
 // dispatch hands out pending starts while there are spawners. Called with mu held.
@@ -221,9 +237,9 @@ func (r *Reaper) spawn(s *Spec, c *child) {
 	} else {
 		r.mu.Lock()
 		c.flight = f
-		stop := c.killed
+		stop := c.later
 		r.mu.Unlock()
-		if stop == unix.SIGKILL {
+		if stop&bit(unix.SIGKILL) != 0 {
 			serr = &StartError{Step: "start", Err: unix.ECANCELED}
 		} else {
 			r.own.lendMemory()
@@ -242,6 +258,7 @@ func (r *Reaper) spawn(s *Spec, c *child) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.flying, c)
+	defer r.closeFiles()
 	if !c.stuck {
 		r.spawning--
 	}
@@ -269,9 +286,18 @@ func (r *Reaper) spawn(s *Spec, c *child) {
 		return
 	}
 	c.pid, c.pidfd = pid, pidfd
+	if r.ended { // nobody waits for it
+		r.forget(c)
+		return
+	}
 	r.pids[pid] = c
-	if c.killed != 0 && serr == nil {
-		_ = r.send(c, c.killed, true)
+	if serr == nil {
+		for sig := unix.Signal(1); c.later != 0; sig++ {
+			if c.later&bit(sig) != 0 {
+				c.later &^= bit(sig)
+				_ = r.send(c, sig, true)
+			}
+		}
 	}
 }
 
@@ -315,9 +341,9 @@ func (r *Reaper) wait() {
 			continue
 		}
 		r.reaped(Event{Kind: Exited, PID: pid, Status: ws, Usage: ru, At: at})
-		closed := r.closed
+		ended := r.ended
 		r.mu.Unlock()
-		if closed {
+		if ended {
 			return
 		}
 		// The loop is ready now: let it have this thread at once, rather than wake
@@ -333,6 +359,10 @@ func (r *Reaper) reaped(e Event) {
 		e.Run = c.run
 		c.exit = &e
 		r.finish(c)
+		return
+	}
+	if r.last != nil && r.last.started() == e.PID {
+		r.ended = true
 		return
 	}
 	for c := range r.flying {
@@ -371,9 +401,9 @@ func (r *Reaper) rest() bool {
 		return true
 	}
 	r.mu.Lock()
-	closed := r.closed
+	ended := r.ended
 	r.mu.Unlock()
-	if closed {
+	if ended {
 		return false
 	}
 	select {
@@ -397,7 +427,9 @@ func rtSigaction(sig unix.Signal, act, old *sigaction) {
 	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(act)), uintptr(unsafe.Pointer(old)), 8, 0, 0)
 }
 
-// Close ends the waiting; children that still run are left alone.
+// Close ends the waiting. Children that still run are left alone, starts that
+// were not begun are answered with ECANCELED; a spawner that hangs stays until
+// its exec is over. What Options changed stays as it is.
 func (r *Reaper) Close() {
 	r.mu.Lock()
 	if r.closed {
@@ -405,24 +437,65 @@ func (r *Reaper) Close() {
 		return
 	}
 	r.closed = true
-	r.mu.Unlock()
-	// A child that does nothing ends the waiter's wait.
+	for _, s := range r.pending {
+		delete(r.runs, s.Run)
+		r.refuse(s)
+	}
+	r.pending = nil
+	// A child that does nothing ends the waiter's wait. Its end alone: if the
+	// waiter left after any other, this one would stay a zombie.
 	f := &flight{}
 	f.add("", opOptional, unix.SYS_GETPID)
-	_, _, _ = f.fork(-1)
+	r.last = f
+	r.mu.Unlock()
+
+	_, _, err := f.fork(-1)
 	if f.pidfd >= 0 {
 		unix.Close(int(f.pidfd))
+	}
+	if err != nil { // no process to be had: the waiter ends with its next child
+		r.mu.Lock()
+		r.ended = true
+		r.mu.Unlock()
 	}
 	select {
 	case r.wake <- struct{}{}:
 	default:
 	}
-	<-r.done
+	if err == nil {
+		<-r.done
+	}
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	rtSigaction(unix.SIGCHLD, &r.actChld, nil)
-	unix.Close(r.null)
+	for _, c := range r.pids {
+		r.forget(c)
+	}
+	r.closeFiles()
+}
+
+// forget leaves a running child to itself. Called with mu held.
+func (r *Reaper) forget(c *child) {
+	delete(r.pids, c.pid)
+	delete(r.runs, c.run)
+	if c.pidfd >= 0 {
+		unix.Close(c.pidfd)
+		c.pidfd = -1
+	}
+}
+
+// closeFiles closes what children are given, once no fork can need it any more.
+// Called with mu held.
+func (r *Reaper) closeFiles() {
+	if !r.ended || len(r.flying) > 0 || r.null < 0 {
+		return
+	}
 	for _, fd := range r.std {
 		if fd != r.null {
 			unix.Close(fd)
 		}
 	}
+	unix.Close(r.null)
+	r.null = -1
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,17 +26,57 @@ func (r *Reaper) Signal(run uint64, sig unix.Signal, group bool) error {
 	if c.pid != 0 {
 		return r.send(c, sig, group)
 	}
-	if c.exit != nil {
+	if c.exit != nil || sig == 0 {
 		return nil
 	}
-	c.killed = sig
-	if c.flight != nil {
-		if pid := c.flight.started(); pid != 0 {
-			// Hangs before its exec: a child of ours that only we reap, under this lock.
-			return unix.Kill(pid, sig)
-		}
+	if sig < 0 || sig > 64 {
+		return fmt.Errorf("signal run %d: %w", run, unix.EINVAL)
+	}
+	if c.flight != nil && c.flight.started() != 0 {
+		return r.sendEarly(c, sig, group)
+	}
+	c.later |= bit(sig)
+	if c.flight != nil && sig == unix.SIGKILL {
+		go r.deliver(c)
 	}
 	return nil
+}
+
+func bit(sig unix.Signal) uint64 { return 1 << (sig - 1) }
+
+// sendEarly signals a child whose spawner has not reported: it may hang before
+// its exec. It is a child of ours that only we reap, under the lock, so the
+// number is its own. Called with mu held.
+func (r *Reaper) sendEarly(c *child, sig unix.Signal, group bool) error {
+	pid, err := c.flight.started(), error(unix.ESRCH)
+	if group {
+		err = unix.Kill(-pid, sig)
+	}
+	if err == unix.ESRCH { // not in a group of its own yet, and so alone
+		err = unix.Kill(pid, sig)
+	}
+	if err != nil {
+		return fmt.Errorf("signal run %d: %w", c.run, err)
+	}
+	return nil
+}
+
+// deliver kills a child whose fork is at this moment under way. The spawner
+// would do it when it reports; a child that hangs before its exec lets it not.
+func (r *Reaper) deliver(c *child) {
+	for {
+		time.Sleep(time.Millisecond)
+		r.mu.Lock()
+		wait := r.runs[c.run] == c && c.pid == 0 && c.exit == nil && c.flight != nil
+		if wait && c.flight.started() != 0 {
+			_ = r.sendEarly(c, unix.SIGKILL, true)
+			wait = false
+		}
+		r.mu.Unlock()
+		if !wait {
+			return
+		}
+	}
 }
 
 // PIDFD_SIGNAL_PROCESS_GROUP of pidfd_send_signal(2), Linux 6.9.
@@ -45,20 +86,21 @@ var noPidfdGroup atomic.Bool
 
 // send signals a child that is not reaped. Called with mu held.
 func (r *Reaper) send(c *child, sig unix.Signal, group bool) error {
-	var err error
-	switch {
-	case group && c.pidfd >= 0 && !noPidfdGroup.Load():
-		err = unix.PidfdSendSignal(c.pidfd, sig, nil, pidfdSignalGroup)
-		if err == unix.EINVAL && sig >= 0 && sig <= 64 {
-			noPidfdGroup.Store(true)
-			err = unix.Kill(-c.pid, sig)
+	pid, err := c.pid, error(unix.ENOSYS)
+	if group {
+		pid = -pid // the leader is unreaped: the number is still its own
+		if c.pidfd >= 0 && !noPidfdGroup.Load() {
+			err = unix.PidfdSendSignal(c.pidfd, sig, nil, pidfdSignalGroup)
+			if err == unix.EINVAL && sig >= 0 && sig <= 64 {
+				noPidfdGroup.Store(true)
+				err = unix.ENOSYS
+			}
 		}
-	case group:
-		err = unix.Kill(-c.pid, sig) // the leader is unreaped: the number is still its own
-	case c.pidfd >= 0:
+	} else if c.pidfd >= 0 {
 		err = unix.PidfdSendSignal(c.pidfd, sig, nil, 0)
-	default:
-		err = unix.Kill(c.pid, sig)
+	}
+	if err == unix.ENOSYS || err == unix.EPERM { // no such call here, or a seccomp filter says so
+		err = unix.Kill(pid, sig)
 	}
 	if errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("signal run %d: %w", c.run, ErrGone)
@@ -73,7 +115,7 @@ func (r *Reaper) send(c *child, sig unix.Signal, group bool) error {
 func (r *Reaper) PID(run uint64) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if c := r.runs[run]; c != nil {
+	if c := r.runs[run]; c != nil && c.exit == nil {
 		if c.pid == 0 && c.flight != nil {
 			return c.flight.started()
 		}

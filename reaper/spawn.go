@@ -25,9 +25,9 @@ type Spec struct {
 	Cgroup      int   // a folder of cgroup v2 to be born in, or -1 (Linux 5.7)
 	CgroupProcs []int // cgroup.procs files of cgroup v1 that the child enters by itself before it executes
 
-	User    *User
-	Umask   int  // -1 leaves it
-	Setctty bool // make Files[0], a terminal, the controlling one, with the child in its foreground
+	User     *User
+	Umask    int  // -1 leaves it
+	Terminal bool // Files[0] is a terminal: make it the child's, with the child's group in its foreground
 
 	// Prepare, if set, runs on the spawner's thread before the fork, and may fill
 	// in the rest; it may block. Release runs there when the fork is over.
@@ -86,7 +86,19 @@ const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 // privilege before the change of user, what the user must be able to do after.
 func (r *Reaper) flight(s *Spec) (*flight, error) {
 	f := &flight{pidfd: -1}
-	f.add("start a session", 0, unix.SYS_SETSID)
+	switch {
+	case s.Terminal && ownsTerminal(s.Files[0]):
+		// It is our session's: the child stays in it, in a group of its own, which
+		// is put into the foreground (SIGTTOU is blocked, so that it may). The
+		// kernel has written the group's number, the child's pid, where we point.
+		f.add("start a group", 0, unix.SYS_SETPGID, 0, 0)
+		f.add("take the terminal", opOptional, unix.SYS_IOCTL, uintptr(s.Files[0]), unix.TIOCSPGRP, uintptr(unsafe.Pointer(&f.pid)))
+	case s.Terminal:
+		f.add("start a session", 0, unix.SYS_SETSID)
+		f.add("take the terminal", opOptional, unix.SYS_IOCTL, uintptr(s.Files[0]), unix.TIOCSCTTY, 0)
+	default:
+		f.add("start a session", 0, unix.SYS_SETSID)
+	}
 	for _, fd := range s.CgroupProcs {
 		f.add("enter cgroup", 0, unix.SYS_WRITE, uintptr(fd), f.bytes("0"), 1)
 	}
@@ -101,9 +113,6 @@ func (r *Reaper) flight(s *Spec) (*flight, error) {
 	if o.nofileMoved {
 		f.keep = append(f.keep, o)
 		f.add("set limit of files", opOptional, unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(&o.nofile)), 0)
-	}
-	if s.Setctty {
-		f.add("take the terminal", 0, unix.SYS_IOCTL, uintptr(s.Files[0]), unix.TIOCSCTTY, 1)
 	}
 	if u := s.User; u != nil {
 		if u.SetGID {
@@ -161,6 +170,13 @@ func (r *Reaper) flight(s *Spec) (*flight, error) {
 		f.add(stepExec+" "+path, opExec, unix.SYS_EXECVE, f.bytes(path), argv, envp)
 	}
 	return f, f.err
+}
+
+// ownsTerminal reports whether fd is the controlling terminal of our session.
+func ownsTerminal(fd int) bool {
+	sid, err := unix.IoctlGetInt(fd, unix.TIOCGSID)
+	own, err2 := unix.Getsid(0)
+	return err == nil && err2 == nil && sid == own
 }
 
 const dirFD = ^uintptr(99) // AT_FDCWD, -100

@@ -260,8 +260,11 @@ func signalProc(p Proc, sig unix.Signal, keep func(int) bool) error {
 	if keep != nil && !keep(p.PID) {
 		return unix.ESRCH
 	}
-	if err != nil {
-		return unix.Kill(p.PID, sig)
+	if err == nil {
+		err = unix.PidfdSendSignal(fd, sig, nil, 0)
 	}
-	return unix.PidfdSendSignal(fd, sig, nil, 0)
+	if err == unix.ENOSYS || err == unix.EPERM { // no such call here, or a seccomp filter says so
+		err = unix.Kill(p.PID, sig)
+	}
+	return err
 }

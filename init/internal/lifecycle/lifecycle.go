@@ -155,7 +155,8 @@ type Instance struct {
 
 	executed  time.Time // of this run; zero before
 	stopBegan time.Time
-	step      int  // of Policy.Stop; len(Stop) when the tree was killed
+	stopWith  int  // a signal instead of the policy's, for one stop
+	step      int  // of stops(); as many as those when the tree was killed
 	ended     bool // Stopping: the run's process was reaped
 	crashed   bool // Stopping: nobody asked; what it left is being killed
 	code      int
@@ -255,9 +256,9 @@ func (in *Instance) Step(now time.Time, ev Event) []Action {
 			if !ev.Left {
 				return in.decide(now, true)
 			}
-			if in.step < len(in.Policy.Stop) {
+			if in.step < len(in.stops()) {
 				// Those outside the group have not heard of it yet.
-				return []Action{{Op: OpSignal, Run: in.run, Signal: in.Policy.Stop[in.step].Signal, Scope: ToTree}}
+				return []Action{{Op: OpSignal, Run: in.run, Signal: in.stops()[in.step].Signal, Scope: ToTree}}
 			}
 			return []Action{{Op: OpSweep, Run: in.run}}
 		case Stopped, Backoff, Exited, Fatal: // cannot happen: no process
@@ -282,6 +283,7 @@ func (in *Instance) start(ev Event) []Action {
 		in.deaths, in.consecutive, in.rounds = nil, 0, 0
 		return in.spawn(ev.Reason)
 	case Stopping: // another run follows when the tree is gone
+		in.crashed = false
 	case Starting, Running: // it is what it should be
 	}
 	return nil
@@ -302,10 +304,10 @@ func (in *Instance) stop(now time.Time, ev Event) []Action {
 func (in *Instance) beginStop(now time.Time, reason string) []Action {
 	in.step, in.ended, in.crashed, in.warned, in.stopBegan = 0, false, false, false, now
 	var acts []Action
-	if len(in.Policy.Stop) == 0 {
+	if len(in.stops()) == 0 {
 		acts = in.sweep(now)
 	} else {
-		s := in.Policy.Stop[0]
+		s := in.stops()[0]
 		acts = []Action{{Op: OpSignal, Run: in.run, Signal: s.Signal, Scope: in.Policy.StopTo}}
 		in.deadline = now.Add(s.Wait)
 	}
@@ -314,10 +316,24 @@ func (in *Instance) beginStop(now time.Time, reason string) []Action {
 
 // sweep kills the tree and arms the deadline that looks whether it worked.
 func (in *Instance) sweep(now time.Time) []Action {
-	in.step = len(in.Policy.Stop)
+	in.step = len(in.stops())
 	in.warned, in.patience = false, killPatience
 	in.deadline = now.Add(in.patience)
 	return []Action{{Op: OpSweep, Run: in.run}}
+}
+
+// StopWith makes sig the signal of the next stop: it is given as long as the policy's own take together.
+func (in *Instance) StopWith(sig int) {
+	if in.state != Stopping {
+		in.stopWith = sig
+	}
+}
+
+func (in *Instance) stops() []StopStep {
+	if in.stopWith != 0 {
+		return []StopStep{{in.stopWith, in.Policy.StopTime()}}
+	}
+	return in.Policy.Stop
 }
 
 // due is a deadline that has passed.
@@ -330,13 +346,13 @@ func (in *Instance) due(now time.Time) []Action {
 		in.deaths, in.consecutive = nil, 0
 		return in.spawn("a new round of tries begins")
 	case Stopping:
-		if in.step+1 < len(in.Policy.Stop) {
+		if in.step+1 < len(in.stops()) {
 			in.step++
-			s := in.Policy.Stop[in.step]
+			s := in.stops()[in.step]
 			in.deadline = now.Add(s.Wait)
 			return []Action{{Op: OpSignal, Run: in.run, Signal: s.Signal, Scope: in.Policy.StopTo}}
 		}
-		if in.step < len(in.Policy.Stop) {
+		if in.step < len(in.stops()) {
 			return in.sweep(now)
 		}
 		// SIGKILL was not enough. Say so once, and try again now and then: without
@@ -379,7 +395,7 @@ func (in *Instance) decide(now time.Time, ran bool) []Action {
 			acts = append(acts, Action{Op: OpNote, Run: in.run, Note: "stop_slow", Reason: "the stop took " + took.Round(time.Millisecond).String() + " of " + limit.String()})
 		}
 	}
-	in.crashed, in.ended = false, false
+	in.crashed, in.ended, in.stopWith = false, false, 0
 	p := &in.Policy
 	switch {
 	case !in.want:

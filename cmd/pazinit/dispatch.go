@@ -1,0 +1,86 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/pazinit/pazinit/control"
+)
+
+// dispatch picks the mode: supervising (alone, or run), exec mode (-- CMD, or
+// CMD if it is one), or a verb of the client.
+func (c *command) dispatch(args []string) int {
+	if len(args) == 0 || strings.HasPrefix(args[0], "-") && !isGlobal(args[0]) {
+		return c.supervise(args, false)
+	}
+	switch args[0] {
+	case "run":
+		return c.supervise(args[1:], true)
+	case "-h", "--help", "-help":
+		fmt.Fprint(c.stdout, usage())
+		return 0
+	case "--version":
+		fmt.Fprintln(c.stdout, versionText())
+		return 0
+	}
+	if control.Lookup(args[0]) != nil {
+		return c.client(args)
+	}
+	if strings.Contains(args[0], "/") || inPath(args[0]) {
+		return c.execute(options{}, args)
+	}
+	hint := ""
+	if s := control.Nearest(args[0], words()); s != "" {
+		hint = fmt.Sprintf(" (did you mean %s?)", s)
+	}
+	return c.fail(exitUsage, "%q is neither a verb nor a program in PATH%s; pazinit -h lists the verbs, pazinit -- CMD runs a program", args[0], hint)
+}
+
+func isGlobal(arg string) bool {
+	switch arg {
+	case "-h", "-help", "--help", "--version":
+		return true
+	}
+	return false
+}
+
+// words are what may stand first on the command line.
+func words() []string {
+	out := []string{"run"}
+	for _, v := range control.Verbs() {
+		out = append(append(out, v.Name), v.Aliases...)
+	}
+	return out
+}
+
+// inPath reports whether name is a program in PATH.
+func inPath(name string) bool {
+	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
+		if st, err := os.Stat(filepath.Join(dir, name)); err == nil && !st.IsDir() && st.Mode()&0o111 != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func usage() string {
+	var b strings.Builder
+	b.WriteString(`pazinit runs the workers of a Procfile, restarts them, and says why they died.
+
+  pazinit [FLAGS]                supervise the Procfile of this folder
+  pazinit run [FLAGS] [NAME…]    supervise, only the named workers if there are any
+  pazinit [FLAGS] -- CMD ARGS…   run one command, as tini does
+  pazinit VERB …                 ask a running supervisor
+
+Flags of run:
+`)
+	b.WriteString(runFlags)
+	b.WriteString("\nVerbs (pazinit help VERB explains one):\n")
+	for _, v := range control.Verbs() {
+		fmt.Fprintf(&b, "  %-30s %s\n", v.Synopsis(), v.Short)
+	}
+	b.WriteString("\nExit statuses of the verbs: 0 done, 1 failed, 2 usage, 3 not running, 4 no such name,\n5 not allowed, 6 no supervisor, 7 timed out.\n")
+	return b.String()
+}

@@ -1,0 +1,52 @@
+// Command pazinit is an init and a supervisor: the PID 1 of a container or a
+// machine, or a daemon.
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"runtime/debug"
+)
+
+// commit is set by the linker.
+var commit string
+
+// version of this program; see CHANGELOG.md.
+const version = "0.1.0"
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// run is main with its world passed in, and its exit status returned.
+func run(args []string, stdout, stderr io.Writer) int {
+	// A small heap that stays small, on few threads, is worth more to a PID 1 than
+	// the last bit of speed (set here, never by the environment: workers inherit that).
+	debug.SetGCPercent(25)
+	runtime.GOMAXPROCS(min(2, runtime.GOMAXPROCS(0)))
+
+	c := &command{stdout: stdout, stderr: stderr}
+	return c.dispatch(args)
+}
+
+// A command is one invocation of the program.
+type command struct {
+	stdout, stderr io.Writer
+}
+
+// exitUsage is the exit status for what cannot be understood, and for bad
+// configuration.
+const exitUsage = 2
+
+func (c *command) fail(code int, format string, args ...any) int {
+	fmt.Fprintf(c.stderr, "pazinit: "+format+"\n", args...)
+	return code
+}
+
+func versionText() string {
+	s := "pazinit " + version
+	if commit != "" {
+		s += " (" + commit + ")"
+	}
+	return s + " " + runtime.Version()
+}

@@ -1,0 +1,282 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pazinit/pazinit/control"
+	pazinit "github.com/pazinit/pazinit/init"
+	"github.com/pazinit/pazinit/procfile"
+)
+
+// options are the flags of supervising.
+type options struct {
+	config, procfile, socket, format string
+	ifNotRunning                     bool
+	names                            []string
+}
+
+const runFlags = `  -c CONFIG             the configuration (default: /etc/pazinit/pazinit.yaml, ./pazinit.yaml)
+  -f PROCFILE           a Procfile, or the folder that holds one (default: ./Procfile)
+  --socket PATH         the control socket (default: $PAZINIT_SOCKET, socket_path, the user's default)
+  --log-format FORMAT   of the console: auto, plain, json or raw
+  --if-not-running      end with status 0 when a supervisor has the socket already
+`
+
+// parse reads the flags. rest is what follows "--", nil without one.
+func (c *command) parse(args []string, named bool) (o options, rest []string, code int, ok bool) {
+	fs := flag.NewFlagSet("pazinit", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	fs.StringVar(&o.config, "c", "", "")
+	fs.StringVar(&o.config, "config", "", "")
+	fs.StringVar(&o.procfile, "f", "", "")
+	fs.StringVar(&o.socket, "socket", "", "")
+	fs.StringVar(&o.format, "log-format", "auto", "")
+	fs.BoolVar(&o.ifNotRunning, "if-not-running", false, "")
+	for i, a := range args {
+		if a == "--" {
+			args, rest = args[:i], args[i+1:]
+			break
+		}
+	}
+	switch err := fs.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(c.stdout, usage())
+		return o, nil, 0, false
+	case err != nil:
+		return o, nil, c.fail(exitUsage, "%v; pazinit -h lists the flags", err), false
+	}
+	o.names = fs.Args()
+	if len(o.names) > 0 && (!named || rest != nil) {
+		return o, nil, c.fail(exitUsage, "unexpected %q: names go after pazinit run, a command after --", o.names[0]), false
+	}
+	switch o.format {
+	case "auto", "plain", "json", "raw":
+	default:
+		return o, nil, c.fail(exitUsage, "--log-format is auto, plain, json or raw, not %q", o.format), false
+	}
+	return o, rest, 0, true
+}
+
+// supervise runs the workers of a configuration.
+func (c *command) supervise(args []string, named bool) int {
+	o, rest, code, ok := c.parse(args, named)
+	if !ok {
+		return code
+	}
+	if rest != nil {
+		if len(rest) == 0 {
+			return c.fail(exitUsage, "no command after --")
+		}
+		return c.execute(o, rest)
+	}
+	load, cfg, code := c.load(o)
+	if cfg == nil {
+		return code
+	}
+	path := o.socketPath(cfg)
+	place := pazinit.FindPlace()
+	s, err := pazinit.New(pazinit.Options{
+		Config: cfg, Reload: load, Only: o.names, Format: o.format,
+		Place: place, Raise: true, Version: versionText(),
+	})
+	if err != nil {
+		return c.fail(exitUsage, "%v", err)
+	}
+	server, err := listen(cfg, path, s)
+	var inUse *control.InUseError
+	var folder *control.FolderError
+	switch {
+	case errors.As(err, &inUse) && o.ifNotRunning:
+		fmt.Fprintf(c.stdout, "pazinit: %v\n", err)
+		return 0
+	case errors.As(err, &folder) && o.socket == "" && cfg.SocketPath == "":
+		// No write is mandatory: without a place for it there is no socket.
+		fmt.Fprintf(c.stderr, "pazinit: without a control socket: %v\n", err)
+	case err != nil:
+		return c.fail(1, "%v", err)
+	}
+	if f := cfg.PIDFile; f != "" {
+		if err := pazinit.WritePIDFile(f, os.Getpid()); err != nil {
+			fmt.Fprintf(c.stderr, "pazinit: %v\n", err)
+		} else {
+			defer pazinit.RemovePIDFile(f, os.Getpid())
+		}
+	}
+	if server != nil {
+		go func() { _ = server.Serve() }()
+		defer server.Close()
+	}
+	stop := forward(s, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH, unix.SIGPIPE)
+	defer stop()
+	settleProcess()
+	code, err = s.Run(context.Background())
+	if err != nil {
+		return c.fail(code, "%v", err)
+	}
+	return code
+}
+
+// load reads the configuration; the function it returns does so again.
+func (c *command) load(o options) (load func() (*procfile.Config, error), cfg *procfile.Config, code int) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return nil, nil, c.fail(1, "find the current folder: %v", err)
+	}
+	po := procfile.Options{Config: o.config, Procfile: o.procfile, Dir: dir, UID: os.Geteuid(), GID: os.Getegid()}
+	load = func() (*procfile.Config, error) {
+		cfg, err := procfile.Load(po)
+		debug.FreeOSMemory() // the parser's trees are many times what is kept
+		return cfg, err
+	}
+	cfg, err = load()
+	var errs procfile.Errors
+	switch {
+	case errors.As(err, &errs):
+		for _, e := range errs {
+			fmt.Fprintf(c.stderr, "pazinit: %v\n", e)
+		}
+		return nil, nil, exitUsage
+	case err != nil:
+		return nil, nil, c.fail(exitUsage, "%v", err)
+	}
+	return load, cfg, 0
+}
+
+// socketPath is where the control socket goes: the flag, PAZINIT_SOCKET, the
+// configuration, the user's default.
+func (o *options) socketPath(cfg *procfile.Config) string {
+	path := o.socket
+	if path == "" {
+		path = os.Getenv("PAZINIT_SOCKET")
+	}
+	if path == "" && cfg != nil {
+		path = cfg.SocketPath
+	}
+	if path == "" {
+		path = control.DefaultSocket(os.Geteuid(), os.Getenv)
+	}
+	if abs, err := filepath.Abs(path); err == nil {
+		path = abs
+	}
+	return path
+}
+
+// listen opens the control socket and the FIFO.
+func listen(cfg *procfile.Config, path string, s *pazinit.Supervisor) (*control.Server, error) {
+	o := control.ServerOptions{
+		Path: path, Mode: cfg.SocketMode, OwnerUID: -1, OwnerGID: -1,
+		Handler: s.Handle, Log: func(msg string) { s.Log(msg) },
+	}
+	if u := cfg.SocketOwner; u != nil {
+		if u.UIDSet {
+			o.OwnerUID = int(u.UID)
+		}
+		if u.GIDSet || u.UIDSet {
+			o.OwnerGID = int(u.GID)
+		}
+	}
+	if o.Mode == 0 && opensToOthers(cfg) {
+		o.Mode = 0o666 // each request is checked by its peer
+	}
+	return control.Listen(o)
+}
+
+// opensToOthers reports whether the configuration gives anybody else a verb.
+func opensToOthers(cfg *procfile.Config) bool {
+	if len(cfg.Access) > 0 {
+		return true
+	}
+	for _, a := range cfg.Applications {
+		if len(a.Access) > 0 {
+			return true
+		}
+		for _, w := range a.Workers {
+			if len(w.Access) > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// forward gives the supervisor the signals that this process gets.
+func forward(s *pazinit.Supervisor, signals ...os.Signal) (stop func()) {
+	ch := make(chan os.Signal, 64)
+	signal.Notify(ch, signals...)
+	go func() {
+		for sig := range ch {
+			s.Signal(sig)
+		}
+	}()
+	return func() { signal.Stop(ch); close(ch) }
+}
+
+// settleProcess makes a daemon of this process: its folder keeps no file system
+// busy, and what it was started with beyond 0, 1 and 2 goes to no worker.
+func settleProcess() {
+	_ = os.Chdir("/")
+	_ = unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC) // Linux 5.11
+}
+
+// execute is exec mode: one command, its terminal, its signals and its exit
+// status.
+func (c *command) execute(_ options, argv []string) int {
+	w := procfile.NewWorker("exec", strings.Map(nameRune, filepath.Base(argv[0])), procfile.Command{Argv: argv, Line: strings.Join(argv, " ")})
+	dir, err := os.Getwd()
+	if err != nil {
+		dir = "/"
+	}
+	w.Dir, w.Restart, w.Essential = dir, "never", true
+	w.Stdin = "inherit"
+	w.Stdout, w.Stderr = procfile.Target{Kind: "inherit"}, procfile.Target{Kind: "inherit"}
+	s, err := pazinit.New(pazinit.Options{Place: pazinit.FindPlace(), Exec: true, NoCgroups: true, LogWriter: io.Discard})
+	if err != nil {
+		return c.fail(1, "%v", err)
+	}
+	if err := s.Add(&pazinit.Worker{Worker: *w}); err != nil {
+		return c.fail(1, "%v", err)
+	}
+	stop := forward(s, forwarded()...)
+	defer stop()
+	_ = os.Chdir("/")
+	code, err := s.Run(context.Background())
+	if err != nil {
+		return c.fail(1, "%v", err)
+	}
+	if e := s.StartError(); e != "" {
+		return c.fail(code, "%s", e)
+	}
+	return code
+}
+
+// forwarded are the signals that exec mode hands on: all that Go can catch but
+// SIGCHLD, and SIGURG, with which Go wakes its own threads.
+func forwarded() []os.Signal {
+	var out []os.Signal
+	for n := unix.Signal(1); n <= 31; n++ {
+		switch n {
+		case unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU:
+		default:
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+func nameRune(r rune) rune {
+	if r == '-' || r == '_' || r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' {
+		return r
+	}
+	return '_'
+}

@@ -1,0 +1,98 @@
+package pazinit
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// background carries out, in order and away from the loop, what may block on a
+// file system.
+type background struct {
+	mu    sync.Mutex
+	queue []func()
+	busy  bool
+	idle  chan struct{} // closed when the queue ran empty; renewed with the next one
+}
+
+func newBackground() *background { return &background{} }
+
+// do has f carried out after those before it.
+func (b *background) do(f func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.queue = append(b.queue, f)
+	if !b.busy {
+		b.busy = true
+		b.idle = make(chan struct{})
+		go b.work(b.idle)
+	}
+}
+
+func (b *background) work(idle chan struct{}) {
+	defer close(idle)
+	for {
+		b.mu.Lock()
+		if len(b.queue) == 0 {
+			b.busy = false
+			b.mu.Unlock()
+			return
+		}
+		f := b.queue[0]
+		b.queue[0] = nil
+		b.queue = b.queue[1:]
+		b.mu.Unlock()
+		f()
+	}
+}
+
+// close waits for the rest, but not beyond deadline.
+func (b *background) close(deadline time.Time) {
+	b.mu.Lock()
+	idle, busy := b.idle, b.busy
+	b.mu.Unlock()
+	if !busy {
+		return
+	}
+	t := time.NewTimer(time.Until(deadline))
+	defer t.Stop()
+	select {
+	case <-idle:
+	case <-t.C:
+	}
+}
+
+// WritePIDFile puts pid and a newline into path, at once or not at all.
+func WritePIDFile(path string, pid int) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return fmt.Errorf("write pid file: %w", err)
+	}
+	_, err = fmt.Fprintf(f, "%d\n", pid)
+	if err == nil {
+		err = f.Chmod(0o644)
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+		return fmt.Errorf("write pid file %s: %w", path, err)
+	}
+	return nil
+}
+
+// RemovePIDFile removes path if it still names pid.
+func RemovePIDFile(path string, pid int) {
+	b, err := os.ReadFile(path)
+	if err == nil && string(bytes.TrimSpace(b)) == strconv.Itoa(pid) {
+		_ = os.Remove(path)
+	}
+}

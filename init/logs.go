@@ -1,0 +1,116 @@
+package pazinit
+
+import (
+	"context"
+	"slices"
+	"time"
+	"unicode/utf8"
+
+	"github.com/pazinit/pazinit/control"
+	"github.com/pazinit/pazinit/output"
+)
+
+const (
+	defaultLines = 100     // what logs shows without -n
+	followLines  = 1 << 12 // what a reader of logs -f may fall behind
+)
+
+func (s *Supervisor) verbLogs(ctx context.Context, p control.Peer, req *control.Request, send func(*control.Reply) error) (*control.Reply, error) {
+	var sources []*output.Source
+	var bad []control.Result
+	all := false // p may see all, also what comes later
+	err := s.ask(func() error {
+		if req.Self {
+			if !s.may(req, p, nil) {
+				return denied(req, p)
+			}
+			sources = append(sources, s.hub.Self())
+			return nil
+		}
+		all = s.may(req, p, nil)
+		sel := s.choose(p, req)
+		for _, in := range sel.instances {
+			if src := in.source.Load(); src != nil {
+				sources = append(sources, src)
+			}
+		}
+		bad = sel.bad
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if req.Clear {
+		results := bad
+		for _, src := range sources {
+			r := control.Result{Name: src.Name(), OK: true, Message: "cleared"}
+			if err := src.Clear(time.Now().Add(reopenTime)); err != nil {
+				r = control.Result{Name: src.Name(), Message: err.Error(), Code: control.ExitFailed}
+			}
+			results = append(results, r)
+		}
+		return reply(results), nil
+	}
+	q := output.Query{Lines: req.Lines, Stream: req.Stream}
+	if req.Lines == 0 {
+		q.Lines = defaultLines
+		if req.Since != "" {
+			q.Lines = -1
+		}
+	}
+	if d, err := time.ParseDuration(req.Since); err == nil {
+		q.Since = time.Now().Add(-d)
+	}
+	last := reply(bad)
+	var missed uint64
+	show := func(l output.Line) error {
+		m := missed
+		missed = 0
+		return send(&control.Reply{Log: logLine(l), Missed: m})
+	}
+	if !req.Follow {
+		_ = s.hub.Each(sources, q, show)
+		return last, nil
+	}
+	// Who matches is settled now, by name: those who capture must not ask the loop.
+	self := s.hub.Self().Name()
+	names := make([]string, len(sources))
+	for i, src := range sources {
+		names[i] = src.Name()
+	}
+	match := func(name string) bool { return slices.Contains(names, name) }
+	if all && len(req.Names) == 0 && !req.Self {
+		match = func(name string) bool { return name != self }
+	}
+	f := s.hub.Follow(match, req.Stream, followLines)
+	defer f.Close()
+	if err := f.Backlog(sources, q, show); err != nil {
+		return last, nil
+	}
+	for {
+		select {
+		case <-f.Wake():
+		case <-ctx.Done():
+			return last, nil
+		case <-s.done:
+			return last, nil
+		}
+		var lines []output.Line
+		lines, missed = f.Take()
+		for _, l := range lines {
+			if show(l) != nil {
+				return last, nil
+			}
+		}
+	}
+}
+
+func logLine(l output.Line) *control.LogLine {
+	r := &control.LogLine{Time: l.Time, Name: l.Name, Stream: l.Stream, Partial: l.Partial}
+	if utf8.Valid(l.Bytes) {
+		r.Line = string(l.Bytes)
+	} else {
+		r.Bytes = l.Bytes
+	}
+	return r
+}

@@ -1,0 +1,235 @@
+package pazinit
+
+import (
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pazinit/pazinit/init/internal/lifecycle"
+)
+
+// ending is the supervisor's own end, a small machine beside the instances':
+// workers in reverse start order, then the loggers, and at the deadline SIGKILL
+// to everything that is left.
+type ending struct {
+	began    bool
+	workers  *batch
+	loggers  bool // their turn has come
+	deadline time.Time
+	killed   bool
+	over     bool
+	code     int
+	reason   string
+}
+
+// killTime is how long the last SIGKILL is waited for at the very end.
+const killTime = 2 * time.Second
+
+// autostart starts what is to be started, the loggers first.
+func (s *Supervisor) autostart() {
+	var ins []*instance
+	for in := range s.visible() {
+		if in.spec.Autostart {
+			ins = append(ins, in)
+		}
+	}
+	for _, a := range s.apps {
+		for _, w := range a.workers {
+			s.startLoggers(w)
+		}
+	}
+	s.issue(lifecycle.Start, levels(ins, false), "started with the supervisor")
+}
+
+// shutdown begins to stop everything; code is the exit status then. A second
+// wish changes nothing.
+func (s *Supervisor) shutdown(reason string, code int) {
+	if s.end.began {
+		return
+	}
+	s.end = ending{began: true, reason: reason, code: code}
+	var ins []*instance
+	for in := range s.visible() {
+		ins = append(ins, in)
+	}
+	steps := levels(ins, true)
+	for _, step := range steps {
+		slices.Reverse(step)
+	}
+	limit := s.cfg.ShutdownTimeout
+	if limit == 0 {
+		for _, step := range steps {
+			var longest time.Duration
+			for _, in := range step {
+				longest = max(longest, in.life.Policy.StopTime())
+			}
+			limit += longest
+		}
+		limit += killTime // for the SIGKILL at the end of each
+	}
+	s.end.deadline = time.Now().Add(limit)
+	s.logf("stopping: %s", reason)
+	s.event("stopping", reason)
+	s.end.workers = s.issue(lifecycle.Stop, steps, "the supervisor stops: "+reason)
+}
+
+// kill ends everything at once.
+func (s *Supervisor) kill(reason string) {
+	s.shutdown(reason, 0)
+	if s.end.killed {
+		return
+	}
+	s.end.killed = true
+	s.end.deadline = time.Now().Add(killTime)
+	for in := range s.all() {
+		switch in.life.State() {
+		case lifecycle.Starting, lifecycle.Running, lifecycle.Stopping:
+			s.logf("%s is killed: %s", in.name, reason)
+			s.sweep(in, in.life.Run())
+		case lifecycle.Stopped, lifecycle.Backoff, lifecycle.Exited, lifecycle.Fatal:
+		}
+		// Whatever waits in the order is stopped now.
+		in.command++
+		s.step(in, lifecycle.Event{Kind: lifecycle.Stop, Reason: reason})
+	}
+}
+
+// lookAtEnd carries the end on, or finds out that it has come.
+func (s *Supervisor) lookAtEnd(now time.Time) {
+	e := &s.end
+	if !e.began {
+		s.lookWhetherOver()
+		return
+	}
+	if !e.deadline.IsZero() && !now.Before(e.deadline) {
+		if e.killed {
+			for in := range s.all() {
+				if in.life.State() == lifecycle.Stopping {
+					s.logf("%s could not be ended: something of it is in uninterruptible sleep", in.name)
+				}
+			}
+			e.over = true
+			return
+		}
+		s.kill("shutdown_timeout has passed")
+	}
+	for in := range s.visible() {
+		if in.life.State() != lifecycle.Stopped {
+			return
+		}
+	}
+	if !e.loggers {
+		e.loggers = true
+		for _, a := range s.apps {
+			for _, w := range a.workers {
+				for _, in := range w.instances {
+					if src := in.source.Load(); src != nil {
+						src.Flush()
+					}
+				}
+				s.endLoggers(w)
+			}
+		}
+	}
+	for in := range s.loggers {
+		if in.life.State() != lifecycle.Stopped {
+			return
+		}
+	}
+	e.over = true
+}
+
+// lookWhetherOver begins the end when an essential worker has ended for good,
+// or when nothing can ever run again without an operator.
+func (s *Supervisor) lookWhetherOver() {
+	essential, essentialOver := 0, 0
+	var first *instance // the first essential one that is over
+	code, over, alive := 0, 0, 0
+	for in := range s.visible() {
+		if in.life.Over() && !in.removing {
+			over++
+			if c := in.finalCode(); code == 0 {
+				code = c
+			}
+		} else if in.life.State() != lifecycle.Stopped || in.byHand || in.life.Wanted() || in.pending(s) {
+			alive++
+		}
+		if in.spec.Essential {
+			essential++
+			if in.life.Over() {
+				essentialOver++
+				if first == nil {
+					first = in
+				}
+			}
+		}
+	}
+	switch {
+	case first != nil && (s.cfg.EndWhen != "all" || essentialOver == essential):
+		s.shutdown("essential worker "+first.name+" has ended: "+first.reason, first.finalCode())
+	case over > 0 && alive == 0 && s.opt.Place.ends():
+		s.shutdown("no worker can run again", code)
+	}
+}
+
+// pending reports whether a command waits to be carried out on in.
+func (in *instance) pending(s *Supervisor) bool {
+	for _, b := range s.batches {
+		for _, level := range b.levels[max(b.at, 0):] {
+			for _, it := range level {
+				if it.in == in && it.command == in.command && !it.issued && b.kind != lifecycle.Stop {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// finalCode is what the end of in counts for: a FATAL one is never a success.
+func (in *instance) finalCode() int {
+	if in.last == nil {
+		return 1
+	}
+	if in.last.Code == 0 && in.life.State() == lifecycle.Fatal {
+		return 1
+	}
+	return in.last.Code
+}
+
+// Signal is a signal to the supervisor itself: TERM and INT stop everything, a
+// second INT at a terminal and QUIT kill it, HUP reloads, USR1 reopens the logs.
+// In exec mode the worker gets it. All others, and those that terminals send
+// (WINCH and the like), mean nothing.
+func (s *Supervisor) Signal(sig os.Signal) {
+	n, ok := sig.(unix.Signal)
+	if !ok {
+		return
+	}
+	s.post(func() {
+		if s.opt.Exec {
+			for in := range s.visible() {
+				_ = s.procs.Signal(in.key(in.life.Run()), n, true)
+			}
+			return
+		}
+		switch n {
+		case unix.SIGTERM:
+			s.shutdown("SIGTERM", 0)
+		case unix.SIGINT:
+			if s.interrupt && s.opt.Place.Terminal {
+				s.kill("a second SIGINT")
+			}
+			s.interrupt = true
+			s.shutdown("SIGINT", 0)
+		case unix.SIGQUIT:
+			s.kill("SIGQUIT")
+		case unix.SIGHUP:
+			go s.reload("SIGHUP")
+		case unix.SIGUSR1:
+			go s.reopen()
+		}
+	})
+}

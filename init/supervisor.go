@@ -1,0 +1,426 @@
+// Package pazinit supervises workers: it starts them, sees them die, starts them
+// again, stops them with everything that they started, and tells what happened.
+// It is what the program pazinit is made of, and can be used from any Go program
+// on Linux:
+//
+//	s, err := pazinit.New(pazinit.Options{})
+//	w, err := pazinit.NewWorker("trainer", "train --fast")
+//	w.NumInstances = 3
+//	err = s.Add(w)
+//	code, err := s.Run(ctx) // until ctx ends; then nothing of them is left
+//
+// While a Supervisor runs it collects every child of the process: programs
+// started by os/exec in the same process would lose their exit statuses to it.
+//
+// The folder is named init; the clause cannot be, since the Go specification
+// keeps that identifier for functions.
+package pazinit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pazinit/pazinit/cgroupfs"
+	"github.com/pazinit/pazinit/control"
+	"github.com/pazinit/pazinit/init/internal/lifecycle"
+	"github.com/pazinit/pazinit/output"
+	"github.com/pazinit/pazinit/procfile"
+	"github.com/pazinit/pazinit/reaper"
+)
+
+// Options says how a Supervisor works. The zero value is usable.
+type Options struct {
+	Config *procfile.Config                 // nil: no worker but those that are added
+	Reload func() (*procfile.Config, error) // reads the configuration again; nil: reload is refused
+	Only   []string                         // names: only these workers of the configuration
+
+	Stdout, Stderr *os.File  // the console; nil is the process's own
+	Format         string    // of the console: auto, plain, json or raw
+	LogWriter      io.Writer // pazinit's own messages go here instead of the console
+
+	Place     Place // where this process runs; see FindPlace
+	Raise     bool  // give this process a higher priority; its workers do not get it
+	NoCgroups bool  // follow processes by other means, see package reaper's Tree
+	Exec      bool  // exec mode: one worker, whose exit status is ours and that gets our signals
+
+	Version string
+}
+
+// A Worker is what to run and how.
+type Worker struct {
+	procfile.Worker
+	Stdout, Stderr io.Writer // where its output goes, whole lines at a time, instead of the console
+}
+
+// NewWorker returns a worker with every default filled in. name is "app:worker",
+// or "worker" for one of the application "app"; commandLine is a Procfile's.
+func NewWorker(name, commandLine string) (*Worker, error) {
+	app, worker := splitName(name)
+	if err := procfile.CheckName(app); err != nil {
+		return nil, err
+	}
+	if err := procfile.CheckName(worker); err != nil {
+		return nil, err
+	}
+	cmd, err := procfile.ParseCommand(commandLine)
+	if err != nil {
+		return nil, fmt.Errorf("command of %s: %w", name, err)
+	}
+	w := procfile.NewWorker(app, worker, cmd)
+	if dir, err := os.Getwd(); err == nil {
+		w.Dir = dir
+	}
+	return &Worker{Worker: *w}, nil
+}
+
+// processes is the loop's hands: *reaper.Reaper, or a recorder in tests.
+type processes interface {
+	Start(*reaper.Spec)
+	Signal(run uint64, sig unix.Signal, group bool) error
+	Ready() <-chan struct{}
+	Events(buf []reaper.Event) []reaper.Event
+	Adopted() bool
+	Close()
+}
+
+// A Supervisor owns its workers. One goroutine, the loop in [Supervisor.Run],
+// touches them; all methods may be called from any goroutine.
+type Supervisor struct {
+	opt   Options
+	cfg   *procfile.Config
+	procs processes
+	hub   *output.Hub
+	tree  *cgroupfs.Hierarchy // nil: without cgroups
+	bus   control.Bus
+	nonce string // makes the token of a run unique on this machine
+
+	reloading sync.Mutex // one at a time
+
+	calls chan func() // carried out by the loop
+	done  chan struct{}
+
+	mu      sync.Mutex
+	running bool          // Run was called; mu
+	opened  chan struct{} // closed when Run's loop is about to begin
+
+	// Everything below is the loop's.
+	apps      []*app
+	byRun     map[uint64]*instance
+	lastID    uint64
+	batches   []*batch
+	waiters   []*waiter
+	draining  map[*instance]bool // leader dead, tree not; without cgroups
+	orphans   uint64
+	end       ending
+	began     time.Time
+	interrupt bool // one INT came
+	files     *background
+	loggers   map[*instance]*loggerPair
+	buf       []reaper.Event
+}
+
+// New makes a Supervisor with the workers of opt.Config. Nothing runs before
+// Run; there can be one at a time in a process.
+func New(opt Options) (*Supervisor, error) {
+	s := &Supervisor{
+		opt: opt, cfg: opt.Config,
+		calls: make(chan func()), done: make(chan struct{}), opened: make(chan struct{}),
+		byRun: make(map[uint64]*instance), draining: make(map[*instance]bool), loggers: make(map[*instance]*loggerPair),
+		nonce: fmt.Sprintf("%x.%x", os.Getpid(), time.Now().UnixNano()),
+	}
+	if s.cfg == nil {
+		s.cfg = &procfile.Config{Cgroups: procfile.Cgroups{HierarchyRoot: "pazinit", FSRoot: "/sys/fs/cgroup"}, EndWhen: "any"}
+	}
+	if err := s.adopt(s.cfg); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Check reports what is wrong with cfg beyond what its reader saw: ports that
+// overlap, names in only that nobody has.
+func Check(cfg *procfile.Config, only []string) error {
+	s := &Supervisor{opt: Options{Only: only}, cfg: cfg}
+	return s.adopt(cfg)
+}
+
+// Add adds a worker, which is started if its Autostart says so. Before Run it
+// only joins those that Run will start.
+func (s *Supervisor) Add(w *Worker) error {
+	return s.ask(func() error { return s.addWorker(w, false) })
+}
+
+// Events begins to read what happens after the event numbered after; 0 is from
+// the first one that is remembered.
+func (s *Supervisor) Events(after uint64) *control.Subscription { return s.bus.Subscribe(after, 0) }
+
+// Shutdown begins to stop everything; Run returns when it is done.
+func (s *Supervisor) Shutdown(reason string) { s.post(func() { s.shutdown(reason, 0) }) }
+
+// ask has the loop carry out f and waits for it. Before Run there is no loop,
+// and f is carried out here.
+func (s *Supervisor) ask(f func() error) error {
+	s.mu.Lock()
+	if !s.running {
+		defer s.mu.Unlock()
+		return f()
+	}
+	s.mu.Unlock()
+	reply := make(chan error, 1)
+	if !s.post(func() { reply <- f() }) {
+		return errEnded
+	}
+	select {
+	case err := <-reply:
+		return err
+	case <-s.done:
+		return errEnded
+	}
+}
+
+// post has the loop carry out f, and does not wait for that. It reports whether
+// there is a loop.
+func (s *Supervisor) post(f func()) bool {
+	select {
+	case s.calls <- f:
+		return true
+	case <-s.done:
+		return false
+	}
+}
+
+// Run starts the workers and supervises them until ctx ends, Shutdown is called
+// or, where [Options.Place] says that this is the end, none of them can ever run
+// again. When it returns nothing of them is left. It reports the exit status
+// that the process should have.
+func (s *Supervisor) Run(ctx context.Context) (code int, err error) {
+	s.mu.Lock()
+	again := s.running
+	s.running = true
+	s.mu.Unlock()
+	if again {
+		return 1, errors.New("the supervisor was run before")
+	}
+	defer close(s.done)
+	if err := s.open(); err != nil {
+		return 1, err
+	}
+	close(s.opened)
+	s.loop(ctx)
+	s.close()
+	return s.end.code, nil
+}
+
+// open makes what the loop needs of the machine.
+func (s *Supervisor) open() error {
+	hub, err := output.New(output.Options{
+		Stdout: s.opt.Stdout, Stderr: s.opt.Stderr, Format: s.opt.Format,
+		ConsoleFull: s.cfg.ConsoleFull, RingSize: s.cfg.OutputRing, LogPath: s.cfg.LogPath,
+	})
+	if err != nil {
+		return err
+	}
+	s.hub = hub
+	s.began = time.Now()
+	s.logf("started, pid %d, %s%s", os.Getpid(), s.opt.Place, s.versionText())
+	if s.procs == nil {
+		r, err := reaper.New(reaper.Options{Raise: s.opt.Raise, Subreaper: true})
+		if err != nil {
+			_ = hub.Close(time.Now())
+			return err
+		}
+		s.procs = r
+	}
+	if !s.opt.NoCgroups {
+		h, err := cgroupfs.Open(cgroupfs.Options{
+			FSRoot: s.cfg.Cgroups.FSRoot, Root: s.cfg.Cgroups.HierarchyRoot,
+			RootSet: s.cfg.Cgroups.HierarchyRootSet, Subsystems: s.cfg.Cgroups.Subsystems,
+		})
+		var inUse *cgroupfs.InUseError
+		switch {
+		case errors.As(err, &inUse):
+			s.procs.Close()
+			_ = hub.Close(time.Now().Add(time.Second))
+			return err
+		case err != nil:
+			s.logf("without cgroups: %v", err)
+		default:
+			s.tree = h
+		}
+	}
+	s.files = newBackground()
+	return nil
+}
+
+func (s *Supervisor) versionText() string {
+	if s.opt.Version == "" {
+		return ""
+	}
+	return ", version " + s.opt.Version
+}
+
+// close gives back what open took. Nothing of the workers is left.
+func (s *Supervisor) close() {
+	s.files.close(time.Now().Add(time.Second))
+	s.procs.Close()
+	if s.tree != nil {
+		for _, a := range s.apps {
+			for _, w := range a.workers {
+				for _, in := range w.instances {
+					in.removeGroup()
+				}
+			}
+		}
+		_ = s.tree.Close()
+	}
+	s.logf("ended with status %d: %s", s.end.code, s.end.reason)
+	_ = s.hub.Close(time.Now().Add(2 * time.Second))
+	s.bus.Close()
+}
+
+// loop is the only goroutine that touches instances. A turn: receive, decide,
+// act, look at the batches, the waiters and the end, arm the one timer.
+func (s *Supervisor) loop(ctx context.Context) {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	ended := ctx.Done()
+	s.autostart()
+	for {
+		now := time.Now()
+		s.turn(now)
+		if s.end.over {
+			return
+		}
+		var due <-chan time.Time // nil: no deadline is armed
+		if d := s.earliest(); !d.IsZero() {
+			timer.Reset(time.Until(d))
+			due = timer.C
+		}
+		select {
+		case <-s.procs.Ready():
+			s.buf = s.procs.Events(s.buf)
+			for i := range s.buf {
+				s.reaped(&s.buf[i])
+			}
+		case f := <-s.calls:
+			f()
+		case <-due:
+			s.deadlines(time.Now())
+		case <-ended:
+			ended = nil
+			s.shutdown("the context has ended", 0)
+		}
+	}
+}
+
+// turn carries on what is under way after each message.
+func (s *Supervisor) turn(now time.Time) {
+	for again := true; again; {
+		again = false
+		s.batches = slices.DeleteFunc(s.batches, func(b *batch) bool {
+			moved, over := s.advance(b, now)
+			again = again || moved
+			return over
+		})
+	}
+	s.waiters = slices.DeleteFunc(s.waiters, func(w *waiter) bool { return w.look() })
+	s.forgetRemoved()
+	s.forgetLoggers()
+	s.lookAtEnd(now)
+}
+
+// earliest reports the next deadline, zero for none.
+func (s *Supervisor) earliest() time.Time {
+	var first time.Time
+	sooner := func(t time.Time) {
+		if !t.IsZero() && (first.IsZero() || t.Before(first)) {
+			first = t
+		}
+	}
+	for in := range s.all() {
+		sooner(in.life.Deadline())
+	}
+	for _, b := range s.batches {
+		sooner(b.hold)
+	}
+	sooner(s.end.deadline)
+	return first
+}
+
+// deadlines tells those whose deadline has passed.
+func (s *Supervisor) deadlines(now time.Time) {
+	for in := range s.all() {
+		if d := in.life.Deadline(); !d.IsZero() && !now.Before(d) {
+			s.step(in, lifecycle.Event{Kind: lifecycle.Deadline})
+		}
+	}
+}
+
+// step puts an event to an instance and carries out what it decides.
+func (s *Supervisor) step(in *instance, ev lifecycle.Event) {
+	for _, a := range in.life.Step(time.Now(), ev) {
+		s.do(in, a)
+	}
+}
+
+// reaped is one event of the reaper.
+func (s *Supervisor) reaped(e *reaper.Event) {
+	if e.Kind == reaper.Orphan {
+		s.orphans++
+		// What a run left behind comes to us to die.
+		for in := range s.draining {
+			s.lookForLeft(in, in.life.Run())
+		}
+		return
+	}
+	in := s.byRun[e.Run]
+	if in == nil {
+		return
+	}
+	switch e.Kind {
+	case reaper.Started:
+		in.started(s, e)
+	case reaper.Failed:
+		delete(s.byRun, e.Run)
+		in.failed(s, e)
+	case reaper.Exited:
+		delete(s.byRun, e.Run)
+		in.exited(s, e)
+	case reaper.Orphan: // handled above
+	}
+}
+
+// logf writes one of pazinit's own messages.
+func (s *Supervisor) logf(format string, args ...any) {
+	msg := fmt.Sprintf(format, args...)
+	if s.opt.LogWriter != nil {
+		_, _ = io.WriteString(s.opt.LogWriter, msg+"\n")
+		return
+	}
+	if s.hub != nil {
+		s.hub.Log("info", msg)
+	}
+}
+
+// Log writes one of pazinit's own messages to its log. It is dropped while Run
+// has not begun.
+func (s *Supervisor) Log(msg string) { s.logf("%s", msg) }
+
+// StartError says, after Run, why the only worker could not be executed; "" if
+// it could.
+func (s *Supervisor) StartError() string {
+	for in := range s.visible() {
+		if in.last != nil {
+			return in.last.Error
+		}
+	}
+	return ""
+}
