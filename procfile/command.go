@@ -59,7 +59,7 @@ func ParseCommand(line string) (Command, error) {
 // shellWords mean something to a shell that no program can do in its place:
 // reserved words of the usual shells, and built-ins that no program stands for.
 var shellWords = func() map[string]bool {
-	const words = "! [[ case coproc do done elif else esac fi for function if in select then time until while " +
+	const words = "! [[ ]] case coproc do done elif else esac fi for function if in select then time until while " +
 		". : alias bg bind break builtin caller cd chdir command compgen complete continue declare dirs disown " +
 		"enable eval exec exit export fc fg getopts hash help history jobs let local logout mapfile popd pushd " +
 		"read readarray readonly return set shift shopt source suspend times trap type typeset ulimit umask " +
@@ -116,10 +116,13 @@ func scanCommand(line string) (scan, error) {
 			}
 			continue
 		case '#':
-			if start && inFirst {
+			if start && inFirst && strings.IndexByte(line[i:], '\n') < 0 {
 				return s, errors.New("command is a comment")
 			}
 			if start {
+				if strings.IndexByte(line[i:], '\n') >= 0 {
+					return complicated, nil
+				}
 				s.shell = true
 				return s.checked(word.String(), plain), nil // the rest is a comment
 			}

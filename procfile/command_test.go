@@ -56,6 +56,8 @@ var commandTests = []struct {
 	{">f a", []string{"sh", ">f a"}},
 	{"$X a", []string{"sh", "$X a"}},
 	{"a <<E", []string{"sh", "a <<E"}},
+	{"a # b\nc", []string{"sh", "a # b\nc"}},
+	{"# a\nb", []string{"sh", "# a\nb"}},
 	{"a\nb", []string{"sh", "a\nb"}},
 	{`a "$(b "c")"`, []string{"sh", `a "$(b "c")"`}},
 	{"a $((1+2))", []string{"sh", "a $((1+2))"}},
