@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // ErrNotFound is what [Load] wraps when no file was named and none was found.
@@ -29,6 +30,30 @@ func (e Errors) Unwrap() []error {
 		all[i] = err
 	}
 	return all
+}
+
+// Error gives "file:line:column: what (meant)", or as much of it as is known, on
+// one line and without control characters, whatever a path may hold.
+func (e *Error) Error() string {
+	s := e.What
+	if e.Meant != "" {
+		s += " (" + e.Meant + ")"
+	}
+	if e.File != "" {
+		s = e.Position.String() + ": " + s
+	}
+	if strings.IndexFunc(s, unicode.IsControl) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.IsControl(r) {
+			fmt.Fprintf(&b, `\x%02x`, r)
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
 }
 
 // Unwrap gives the cause, if there is one.

@@ -160,3 +160,10 @@ func FuzzConfig(f *testing.F) {
 		}
 	})
 }
+
+func TestErrorIsOneLine(t *testing.T) {
+	e := &Error{Position{"a\nb", 1, 2}, "bad \x1b[2J", "x\ty", nil}
+	if got, want := e.Error(), `a\x0ab:1:2: bad \x1b[2J (x\x09y)`; got != want {
+		t.Errorf("Error() = %q, want %q", got, want)
+	}
+}

@@ -1,7 +1,6 @@
 package procfile
 
 import (
-	"fmt"
 	"syscall"
 	"time"
 )
@@ -22,26 +21,12 @@ type Error struct {
 	Cause error  `json:"-"`               // for errors.Is; may be nil
 }
 
-// Error gives "file:line:column: what (meant)", or as much of it as is known.
-func (e *Error) Error() string {
-	s := e.What
-	if e.Meant != "" {
-		s += " (" + e.Meant + ")"
-	}
-	switch {
-	case e.File == "":
-		return s
-	case e.Line == 0:
-		return e.File + ": " + s
-	}
-	return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Column, s)
-}
-
 // Errors is every error of one load, in the order of the files and lines.
 type Errors []*Error
 
 // Config is all that the configuration and the Procfiles say, with every
-// default filled in.
+// default filled in. Workers share what they have in common (Env, User, Access,
+// ...): it is to be read, not written.
 type Config struct {
 	Files []string // every file that was read, in that order
 
