@@ -287,7 +287,7 @@ func (c *console) run() {
 			c.mu.Unlock()
 			if list != nil {
 				c.hub.mu.Lock()
-				c.hub.wake(list...)
+				c.hub.wake(list)
 				c.hub.mu.Unlock()
 			}
 		}

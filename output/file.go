@@ -117,16 +117,8 @@ func (f *file) acquire(s *stream) bool {
 func (f *file) release(*stream) {
 	f.busy = false
 	f.gate.free++
-	if len(f.waiting) > 0 {
-		s := f.waiting[0]
-		f.waiting = f.waiting[1:]
-		f.hub.wake(s)
-	}
-	if len(f.gate.waiting) > 0 {
-		s := f.gate.waiting[0]
-		f.gate.waiting = f.gate.waiting[1:]
-		f.hub.wake(s)
-	}
+	f.waiting = f.hub.wakeOne(f.waiting)
+	f.gate.waiting = f.hub.wakeOne(f.gate.waiting)
 }
 
 func (f *file) waits() bool { return true }

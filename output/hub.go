@@ -302,12 +302,25 @@ func (h *Hub) run() {
 }
 
 // wake gives parked streams another try. mu is held.
-func (h *Hub) wake(list ...*stream) {
+func (h *Hub) wake(list []*stream) {
 	for _, s := range list {
 		if s.state == parked {
 			h.enqueue(s)
 		}
 	}
+}
+
+// wakeOne gives the first of the list another try and returns the others: a
+// sink that takes one at a time. mu is held.
+func (h *Hub) wakeOne(list []*stream) []*stream {
+	for i, s := range list {
+		list[i] = nil
+		if s.state == parked { // else it was closed meanwhile
+			h.enqueue(s)
+			return list[i+1:]
+		}
+	}
+	return nil
 }
 
 // A gate lets a few streams at a time into one folder's files, so that a
@@ -373,16 +386,18 @@ func (h *Hub) Close(deadline time.Time) error {
 		l.close()
 	}
 	h.closeFds()
-	h.noFiles = make(chan struct{})
+	noFiles := make(chan struct{})
 	if len(h.files) == 0 {
-		close(h.noFiles)
+		close(noFiles)
+	} else {
+		h.noFiles = noFiles
 	}
 	for _, b := range h.buffers {
 		freeBuffer(b)
 	}
 	h.buffers = nil
 	h.mu.Unlock()
-	wait(h.noFiles)
+	wait(noFiles)
 	if late {
 		return errors.New("close output: not all was written before the deadline")
 	}

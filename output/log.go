@@ -27,6 +27,7 @@ type ownLog struct {
 	mu     sync.Mutex
 	fd     int
 	buf    []byte
+	closed bool
 	missed uint64 // messages since the socket was last there
 }
 
@@ -152,7 +153,7 @@ func (l *ownLog) close() {
 		unix.Close(l.fd)
 		l.fd = -1
 	}
-	l.syslog = ""
+	l.closed = true
 }
 
 // send writes one datagram and connects again if the daemon was restarted.
@@ -210,7 +211,7 @@ func (l *ownLog) datagram(line []byte, now time.Time, level string) bool {
 }
 
 func (l *ownLog) connect() bool {
-	if l.syslog == "" {
+	if l.closed {
 		return false
 	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)

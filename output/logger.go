@@ -129,7 +129,7 @@ func (l *Logger) ready() {
 	l.rest, l.full = nil, false
 	list := l.waiting
 	l.waiting = nil
-	l.hub.wake(list...)
+	l.hub.wake(list)
 	l.end()
 }
 
@@ -154,7 +154,7 @@ func (l *Logger) release(*stream) {
 	}
 	list := l.waiting
 	l.waiting = nil
-	l.hub.wake(list...)
+	l.hub.wake(list)
 	l.end()
 }
 

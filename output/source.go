@@ -222,7 +222,7 @@ func (src *Source) flush() <-chan struct{} {
 	h := src.hub
 	w := &flushWait{done: make(chan struct{})}
 	for _, s := range src.streams {
-		if s == nil || s.state == gone {
+		if s == nil || s.state == gone || s.quiet() {
 			continue
 		}
 		w.left++
@@ -246,6 +246,11 @@ func (src *Source) Close() <-chan struct{} {
 	src.closing = true
 	src.fds = [3]int{-1, -1, -1}
 	c := src.flush()
+	for _, s := range src.streams {
+		if s != nil && s.quiet() {
+			s.finish()
+		}
+	}
 	if src.open == 0 {
 		src.finished()
 	}

@@ -43,11 +43,7 @@ func (k *writerSink) acquire(s *stream) bool {
 
 func (k *writerSink) release(*stream) {
 	k.busy = false
-	if len(k.waiting) > 0 {
-		s := k.waiting[0]
-		k.waiting = k.waiting[1:]
-		k.hub.wake(s)
-	}
+	k.waiting = k.hub.wakeOne(k.waiting)
 }
 
 func (k *writerSink) waits() bool { return true }
