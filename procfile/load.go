@@ -99,9 +99,10 @@ type loader struct {
 	out       *Target
 	keep      *node
 
-	dotenv map[*Application][]variable
-	claims []claim
-	ports  []block
+	dotenv  map[*Application][]variable
+	workers int // so far
+	claims  []claim
+	ports   []block
 }
 
 func cmpOr(s, or string) string {
@@ -372,6 +373,10 @@ func (l *loader) readApplication(e entry) {
 		}
 	} else {
 		l.checkWorkerNames(workers, lines, at)
+	}
+	if l.workers += len(lines); l.workers > maxWorkers {
+		l.errs.add(e.pos, "", "more than %d workers", maxWorkers)
+		return
 	}
 	index := make(map[string]*node, len(workers.keys))
 	for _, we := range workers.keys {

@@ -333,6 +333,15 @@ include: `
 	}
 }
 
+// A glob is in what the file says, not in where the file is.
+func TestIncludeInOddFolder(t *testing.T) {
+	opts := options(tree(t, "-- a[b]*/p.yaml --\ninclude: '*.yml'\n-- a[b]*/q.yml --\nlog_path: syslog\n"))
+	opts.Config = "a[b]*/p.yaml"
+	if c, err := Load(opts); err != nil || c.LogPath != "syslog" {
+		t.Errorf("%v, %v", c, err)
+	}
+}
+
 func TestYAML(t *testing.T) {
 	c := load(t, `
 -- p.yaml --

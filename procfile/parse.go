@@ -13,6 +13,8 @@ const (
 	maxFile = 1 << 20
 	maxLine = 128<<10 - 16 // room for "exec " and the final NUL
 	maxName = 64
+
+	maxWorkers = 10_000 // of all Procfiles together
 )
 
 // A Line is one worker of a Procfile.
@@ -77,6 +79,10 @@ func ParseProcfile(file string, r io.Reader) ([]Line, Errors) {
 		if earlier, ok := first[name]; ok {
 			errs.add(pos, "", "worker %q is already on line %d", name, earlier)
 			continue
+		}
+		if len(lines) == maxWorkers {
+			errs.add(pos, "", "more than %d workers", maxWorkers)
+			break
 		}
 		first[name] = n
 		lines = append(lines, Line{Name: name, Command: command, Pos: pos, CommandPos: at})

@@ -1,6 +1,7 @@
 package procfile
 
 import (
+	"fmt"
 	"reflect"
 	"strings"
 	"syscall"
@@ -38,6 +39,14 @@ func TestParseProcfileErrors(t *testing.T) {
 		if _, errs := ParseProcfile("P", strings.NewReader(in)); errs.Error() != want {
 			t.Errorf("%.40q: %v\nwant %s", in, errs, want)
 		}
+	}
+	many := ""
+	for i := range maxWorkers + 1 {
+		many += fmt.Sprintf("w%d: x\n", i)
+	}
+	lines, errs := ParseProcfile("P", strings.NewReader(many))
+	if want := "P:10001:1: more than 10000 workers"; len(lines) != maxWorkers || errs.Error() != want {
+		t.Errorf("%d lines, %v, want %s", len(lines), errs, want)
 	}
 	// Garbage is not reported without end.
 	if _, errs := ParseProcfile("P", strings.NewReader(strings.Repeat("x\n", 1000))); len(errs) != maxErrors+1 {

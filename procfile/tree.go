@@ -168,13 +168,12 @@ func (r *reader) include(tree *node, path string, stack []os.FileInfo) *node {
 			r.errs.add(n.pos, "a file name or a glob", "include has %s", n.describe())
 			continue
 		}
-		name := n.text
-		if !filepath.IsAbs(name) {
-			name = filepath.Join(filepath.Dir(path), name)
-		}
-		files := []string{filepath.Clean(name)}
+		dir := filepath.Dir(path)
+		files := []string{absolute(n.text, dir)}
 		if strings.ContainsAny(n.text, "*?[") {
-			found, err := filepath.Glob(name)
+			// The folder's own name is no glob.
+			plain := strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(dir)
+			found, err := filepath.Glob(absolute(n.text, plain))
 			if err != nil {
 				r.errs.add(n.pos, "", "bad glob %s: %v", quote(n.text), err)
 				continue
