@@ -109,7 +109,7 @@ func New(opt Options) (*Hub, error) {
 	if opt.RingSize == 0 {
 		opt.RingSize = defaultRing
 	}
-	if opt.RingTotal == 0 {
+	if opt.RingTotal <= 0 {
 		opt.RingTotal = defaultRingTotal
 	}
 	if opt.Stdout == nil {

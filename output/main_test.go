@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -143,4 +144,8 @@ func differ(got, want string) string {
 	from := max(0, i-40)
 	return fmt.Sprintf("%d bytes, want %d; from byte %d: %q, want %q",
 		len(got), len(want), from, got[from:min(len(got), from+120)], want[from:min(len(want), from+120)])
+}
+
+func credential(uid, gid uint32) *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid}}
 }

@@ -2,6 +2,7 @@ package output
 
 import (
 	"bytes"
+	"math/bits"
 	"sync"
 )
 
@@ -32,7 +33,6 @@ type record struct {
 const (
 	recordCost = 16
 	ringMin    = 1 << 10
-	sameMoment = 1_000_000 // records that are so close are one
 )
 
 // append keeps the tail of data and returns the position of its first byte.
@@ -66,29 +66,13 @@ func (r *ring) append(h *Hub, stream uint8, data []byte, t int64, kind ending) i
 		data = data[over:]
 		r.start, r.n, r.recs, r.head = 0, 0, r.recs[:0], 0
 	}
-	merge := false
-	if k := len(r.recs); k > r.head {
-		l := &r.recs[k-1]
-		merge = l.stream == stream && l.kind == whole && kind == whole && t-l.t < sameMoment && t >= l.t
-	}
-	cost := len(data) + recordCost
-	if merge {
-		cost = len(data)
-	}
-	for r.used()+cost > limit {
+	for cost := len(data) + recordCost; r.used()+cost > limit; {
 		r.evict(r.used() + cost - limit)
-		if r.head == len(r.recs) {
-			merge, cost = false, len(data)+recordCost
-		}
 	}
 	end := (r.start + r.n) % len(r.buf)
 	k := copy(r.buf[end:], data)
 	copy(r.buf, data[k:])
 	r.n += len(data)
-	if merge {
-		r.recs[len(r.recs)-1].n += int32(len(data))
-		return pos
-	}
 	if r.head > cap(r.recs)/2 && len(r.recs) == cap(r.recs) {
 		r.recs = r.recs[:copy(r.recs, r.recs[r.head:])]
 		r.head = 0
@@ -185,8 +169,8 @@ func (r *ring) drop(h *Hub) {
 }
 
 // roomFor makes r's buffer bigger, up to c bytes, within the bound of all rings
-// together. When that is reached, a ring gets its fair share of it from the
-// biggest other one. r.mu is held.
+// together. When that is reached, a ring gets its fair share of it from those
+// that have more. r.mu is held.
 func (h *Hub) roomFor(r *ring, c int) {
 	delta := int64(c - len(r.buf))
 	if h.ringUsed.Add(delta) <= h.opt.RingTotal {
@@ -197,31 +181,26 @@ func (h *Hub) roomFor(r *ring, c int) {
 
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	fair := h.opt.RingTotal / int64(len(h.sources)+1)
-	c = int(min(int64(c), fair))
+	// A power of two, so that a ring is not cut a little for each new one.
+	fair := 1 << (bits.Len64(uint64(h.opt.RingTotal)/uint64(len(h.sources)+1)) - 1)
+	c = min(c, fair)
 	delta = int64(c - len(r.buf))
 	if delta <= 0 {
 		return
 	}
-	var big *ring
 	for src := range h.sources {
-		o := &src.ring
+		if h.ringUsed.Load()+delta <= h.opt.RingTotal {
+			break
+		}
 		// A ring that is in use right now is left alone: to wait for it
 		// here, with ours held, could be for ever.
-		if o == r || !o.mu.TryLock() {
-			continue
-		}
-		if int64(len(o.buf)) > fair && (big == nil || len(o.buf) > len(big.buf)) {
-			big, o = o, big
-		}
-		if o != nil {
+		if o := &src.ring; o != r && o.mu.TryLock() {
+			if k := len(o.buf); k > fair {
+				o.resize(fair)
+				h.ringUsed.Add(int64(fair - k))
+			}
 			o.mu.Unlock()
 		}
-	}
-	if big != nil {
-		h.ringUsed.Add(fair - int64(len(big.buf)))
-		big.resize(int(fair))
-		big.mu.Unlock()
 	}
 	if h.ringUsed.Add(delta) > h.opt.RingTotal {
 		h.ringUsed.Add(-delta)
