@@ -40,7 +40,7 @@ func (s *Supervisor) autostart() {
 			s.startLoggers(w)
 		}
 	}
-	s.issue(lifecycle.Start, levels(ins, false), "started with the supervisor")
+	s.first = s.issue(lifecycle.Start, levels(ins, false), "started with the supervisor")
 }
 
 // shutdown begins to stop everything; code is the exit status then. A second
@@ -144,34 +144,47 @@ func (s *Supervisor) lookAtEnd(now time.Time) {
 // lookWhetherOver begins the end when an essential worker has ended for good,
 // or when nothing can ever run again without an operator.
 func (s *Supervisor) lookWhetherOver() {
-	essential, essentialOver := 0, 0
+	essential, essentialOver, over := 0, 0, 0
 	var first *instance // the first essential one that is over
-	code, over, alive := 0, 0, 0
+	code := 0
 	for in := range s.visible() {
-		if in.life.Over() && !in.removing {
-			over++
-			if c := in.finalCode(); code == 0 {
-				code = c
-			}
-		} else if in.life.State() != lifecycle.Stopped || in.byHand || in.life.Wanted() || in.pending(s) {
-			alive++
-		}
 		if in.spec.Essential {
 			essential++
-			if in.life.Over() {
-				essentialOver++
-				if first == nil {
-					first = in
-				}
+		}
+		if !in.life.Over() || in.removing {
+			continue
+		}
+		over++
+		if code == 0 {
+			code = in.finalCode()
+		}
+		if in.spec.Essential {
+			essentialOver++
+			if first == nil {
+				first = in
 			}
 		}
+	}
+	if over == 0 {
+		return
 	}
 	switch {
 	case first != nil && (s.cfg.EndWhen != "all" || essentialOver == essential):
 		s.shutdown("essential worker "+first.name+" has ended: "+first.reason, first.finalCode())
-	case over > 0 && alive == 0 && s.opt.Place.ends():
+	case s.opt.Place.ends() && !s.anyAlive():
 		s.shutdown("no worker can run again", code)
 	}
+}
+
+// anyAlive reports whether an instance runs, may run again by itself, or was
+// stopped by an operator, who may start it again.
+func (s *Supervisor) anyAlive() bool {
+	for in := range s.visible() {
+		if !in.life.Over() && (in.life.State() != lifecycle.Stopped || in.byHand || in.pending(s)) {
+			return true
+		}
+	}
+	return false
 }
 
 // pending reports whether a command waits to be carried out on in.

@@ -52,6 +52,7 @@ type Options struct {
 	Exec      bool  // exec mode: one worker, whose exit status is ours and that gets our signals
 
 	Version string
+	Settled func() // called once, on a goroutine of its own, when what was to be started at first has been
 }
 
 // A Worker is what to run and how.
@@ -116,6 +117,7 @@ type Supervisor struct {
 	byRun     map[uint64]*instance
 	lastID    uint64
 	batches   []*batch
+	first     *batch // of them: the one that starts what is to be started at first
 	waiters   []*waiter
 	draining  map[*instance]bool // leader dead, tree not; without cgroups
 	orphans   uint64
@@ -330,6 +332,12 @@ func (s *Supervisor) turn(now time.Time) {
 			again = again || moved
 			return over
 		})
+	}
+	if s.first != nil && !slices.Contains(s.batches, s.first) {
+		s.first = nil
+		if s.opt.Settled != nil {
+			go s.opt.Settled()
+		}
 	}
 	s.waiters = slices.DeleteFunc(s.waiters, func(w *waiter) bool { return w.look() })
 	s.forgetRemoved()

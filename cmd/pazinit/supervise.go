@@ -88,7 +88,7 @@ func (c *command) supervise(args []string, named bool) int {
 	place := pazinit.FindPlace()
 	s, err := pazinit.New(pazinit.Options{
 		Config: cfg, Reload: load, Only: o.names, Format: o.format,
-		Place: place, Raise: true, Version: versionText(),
+		Place: place, Raise: true, Version: versionText(), Settled: shrink,
 	})
 	if err != nil {
 		return c.fail(exitUsage, "%v", err)
