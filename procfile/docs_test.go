@@ -27,12 +27,12 @@ func keyTable() string {
 	for _, k := range table {
 		t := k.Type.String()
 		switch k.Type {
-		case Integer, Integers, Factor:
+		case TypeInteger, TypeIntegers, TypeFactor:
 			t += fmt.Sprintf(", %d to %d", k.Min, k.Max)
 		}
 		if len(k.Values) > 0 {
 			words := "`" + strings.Join(k.Values, "`, `") + "`"
-			if k.Type == Word {
+			if k.Type == TypeWord {
 				t = words
 			} else {
 				t += "; " + words
@@ -93,7 +93,7 @@ func TestKeysAreComplete(t *testing.T) {
 			}
 			seen[id] = true
 		}
-		if k.Type == Word && len(k.Values) == 0 || (k.Type == Section || k.Type == Sections || k.Type == Output) != (k.Inside != 0) {
+		if k.Type == TypeWord && len(k.Values) == 0 || (k.Type == TypeSection || k.Type == TypeSections || k.Type == TypeOutput) != (k.Inside != 0) {
 			t.Errorf("key %+v", k)
 		}
 	}

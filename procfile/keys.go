@@ -38,37 +38,37 @@ type Type uint8
 
 // The types.
 const (
-	Text     Type = iota // a single value
-	Path                 // a path
-	Word                 // one of Values
-	Bool                 // true or false
-	Integer              // from Min to Max, or one of Values
-	Integers             // one or a list of them
-	Factor               // a number from Min to Max
-	Percent              // "10%"
-	Duration             // "10s", or one of Values
-	Size                 // "64KiB"
-	Octal                // permission bits
-	ID                   // a name or a number
-	Texts                // one text or a list of them
-	Words                // true, false or a list of names
-	List                 // a list of texts
-	Map                  // of texts by name
-	Section              // a map with keys of its own, at level Inside
-	Sections             // a map of such maps by name
-	Output               // one of Values or a Section
-	Stop                 // a signal or a list of "SIGNAL DURATION"
-	Verbs                // a map of lists of principals by verb
+	TypeText     Type = iota // a single value
+	TypePath                 // a path
+	TypeWord                 // one of Values
+	TypeBool                 // true or false
+	TypeInteger              // from Min to Max, or one of Values
+	TypeIntegers             // one or a list of them
+	TypeFactor               // a number from Min to Max
+	TypePercent              // "10%"
+	TypeDuration             // "10s", or one of Values
+	TypeSize                 // "64KiB"
+	TypeOctal                // permission bits
+	TypeID                   // a name or a number
+	TypeTexts                // one text or a list of them
+	TypeWords                // true, false or a list of names
+	TypeList                 // a list of texts
+	TypeMap                  // of texts by name
+	TypeSection              // a map with keys of its own, at level Inside
+	TypeSections             // a map of such maps by name
+	TypeOutput               // one of Values or a Section
+	TypeStop                 // a signal or a list of "SIGNAL DURATION"
+	TypeVerbs                // a map of lists of principals by verb
 	numTypes
 )
 
 var typeNames = [numTypes]string{
-	Text: "text", Path: "path", Word: "word", Bool: "`true` or `false`", Integer: "whole number",
-	Integers: "whole number or a list", Factor: "number", Percent: "percentage as `10%`",
-	Duration: "duration as `10s`", Size: "size as `64KiB`", Octal: "octal digits", ID: "name or number",
-	Texts: "text or a list", Words: "`true`, `false` or a list of names", List: "list of texts", Map: "map of texts",
-	Section: "map", Sections: "map of maps by name", Output: "word or map", Stop: "signal, or a list of `SIGNAL DURATION`",
-	Verbs: "map of verbs to lists of `user:NAME`, `group:NAME`",
+	TypeText: "text", TypePath: "path", TypeWord: "word", TypeBool: "`true` or `false`", TypeInteger: "whole number",
+	TypeIntegers: "whole number or a list", TypeFactor: "number", TypePercent: "percentage as `10%`",
+	TypeDuration: "duration as `10s`", TypeSize: "size as `64KiB`", TypeOctal: "octal digits", TypeID: "name or number",
+	TypeTexts: "text or a list", TypeWords: "`true`, `false` or a list of names", TypeList: "list of texts", TypeMap: "map of texts",
+	TypeSection: "map", TypeSections: "map of maps by name", TypeOutput: "word or map", TypeStop: "signal, or a list of `SIGNAL DURATION`",
+	TypeVerbs: "map of verbs to lists of `user:NAME`, `group:NAME`",
 }
 
 func (t Type) String() string { return typeNames[t] }
@@ -93,201 +93,201 @@ const both = AtApplication | AtWorker
 // table is the one list of keys, in the order of the documentation. Keys are
 // read in this order: what others need comes first.
 var table = []Key{
-	{Name: "include", At: AtTop, Type: Texts,
+	{Name: "include", At: AtTop, Type: TypeTexts,
 		Doc: "Files or globs to merge over this one, in this order. Relative to the file that it stands in."},
-	{Name: "log_path", At: AtTop, Type: Path, Values: []string{"stderr", "syslog"}, Default: "`stderr`",
+	{Name: "log_path", At: AtTop, Type: TypePath, Values: []string{"stderr", "syslog"}, Default: "`stderr`",
 		Doc:  "Where pazinit's own log goes: a file, the system's log, or stderr.",
 		read: (*loader).readLogPath},
-	{Name: "socket_path", At: AtTop, Type: Path, Default: "`pazinit.sock` in `/run/pazinit`, or for other users than root in `$XDG_RUNTIME_DIR/pazinit`, else `/tmp/pazinit-UID`",
+	{Name: "socket_path", At: AtTop, Type: TypePath, Default: "`pazinit.sock` in `/run/pazinit`, or for other users than root in `$XDG_RUNTIME_DIR/pazinit`, else `/tmp/pazinit-UID`",
 		Doc:  "The control socket. The FIFO `control` and the state lie beside it. At most 107 bytes.",
 		read: (*loader).readSocketPath},
-	{Name: "socket_mode", At: AtTop, Type: Octal, Min: 1, Default: "`0600`",
+	{Name: "socket_mode", At: AtTop, Type: TypeOctal, Min: 1, Default: "`0600`",
 		Doc:  "The socket's permission bits.",
 		read: func(l *loader, n *node) { set(&l.cfg.SocketMode)(l.octal(n, 1)) }},
-	{Name: "socket_owner", At: AtTop, Type: Text, Default: "pazinit's own",
+	{Name: "socket_owner", At: AtTop, Type: TypeText, Default: "pazinit's own",
 		Doc:  "The socket's owner: `USER`, `USER:GROUP` or `:GROUP`, names or numbers.",
 		read: (*loader).readSocketOwner},
-	{Name: "pid_file", At: AtTop, Type: Path,
+	{Name: "pid_file", At: AtTop, Type: TypePath,
 		Doc:  "A file for pazinit's own pid.",
 		read: func(l *loader, n *node) { set(&l.cfg.PIDFile)(l.path(n, l.dirOf(n))) }},
-	{Name: "output_ring", At: AtTop, Type: Size, Max: 64 << 20, Default: "`64KiB`",
+	{Name: "output_ring", At: AtTop, Type: TypeSize, Max: 64 << 20, Default: "`64KiB`",
 		Doc:  "How much of the last output of each instance is kept in memory.",
 		read: func(l *loader, n *node) { set(&l.cfg.OutputRing)(l.size(n, 0, 64<<20)) }},
-	{Name: "console_full", At: AtTop, Type: Word, Values: []string{"block", "drop"}, Default: "`block`",
+	{Name: "console_full", At: AtTop, Type: TypeWord, Values: []string{"block", "drop"}, Default: "`block`",
 		Doc:  "When pazinit's own output is stuck: let the writing workers wait, or drop and count lines.",
 		read: func(l *loader, n *node) { set(&l.cfg.ConsoleFull)(l.word(n, "block", "drop")) }},
-	{Name: "shutdown_timeout", At: AtTop, Type: Duration, Min: 1, Default: "the longest stop time along the order",
+	{Name: "shutdown_timeout", At: AtTop, Type: TypeDuration, Min: 1, Default: "the longest stop time along the order",
 		Doc:  "How long stopping everything may take as a whole.",
 		read: func(l *loader, n *node) { set(&l.cfg.ShutdownTimeout)(l.duration(n, time.Millisecond)) }},
-	{Name: "end_when", At: AtTop, Type: Word, Values: []string{"any", "all"}, Default: "`any`",
+	{Name: "end_when", At: AtTop, Type: TypeWord, Values: []string{"any", "all"}, Default: "`any`",
 		Doc:  "Which of the `essential` workers must have ended for good to end pazinit.",
 		read: func(l *loader, n *node) { set(&l.cfg.EndWhen)(l.word(n, "any", "all")) }},
-	{Name: "access", At: AtTop | both, Type: Verbs, Default: "root and pazinit's own user",
-		Doc:  "Who else may use a verb; `all` stands for every verb. An application or a worker adds to what stands above it, for its own instances.",
+	{Name: "access", At: AtTop | both, Type: TypeVerbs, Default: "root and pazinit's own user",
+		Doc:  "Who else may use a verb. `clear` and `maintail` stand for emptying logs and for pazinit's own log. An application or a worker adds to what stands above it, for its own instances.",
 		read: (*loader).readAccess},
-	{Name: "cgroups", At: AtTop, Type: Section, Inside: AtCgroups,
+	{Name: "cgroups", At: AtTop, Type: TypeSection, Inside: AtCgroups,
 		Doc:  "Where the instances' control groups are.",
 		read: (*loader).readCgroups},
-	{Name: "applications", At: AtTop, Type: Sections, Inside: AtApplication,
+	{Name: "applications", At: AtTop, Type: TypeSections, Inside: AtApplication,
 		Doc:  "The applications by name. Names have letters, digits, `_` and `-`.",
 		read: (*loader).readApplications},
 
-	{Name: "hierarchy_root", At: AtCgroups, Type: Path, Default: "`pazinit`",
+	{Name: "hierarchy_root", At: AtCgroups, Type: TypePath, Default: "`pazinit`",
 		Doc:  "The group that all others are made in.",
 		read: (*loader).readHierarchyRoot},
-	{Name: "hiearchy_root", At: AtCgroups, Type: Path,
+	{Name: "hiearchy_root", At: AtCgroups, Type: TypePath,
 		Doc:  "The same, in Pazuzu's spelling. Only one of the two may be given.",
 		read: (*loader).readHierarchyRoot},
-	{Name: "subsystems", At: AtCgroups, Type: Texts, Default: "`[memory, cpu, cpuacct, blkio]`",
+	{Name: "subsystems", At: AtCgroups, Type: TypeTexts, Default: "`[memory, cpu, cpuacct, blkio]`",
 		Doc:  "The controllers to use.",
 		read: (*loader).readSubsystems},
-	{Name: "fs_root", At: AtCgroups, Type: Path, Default: "`/sys/fs/cgroup`",
+	{Name: "fs_root", At: AtCgroups, Type: TypePath, Default: "`/sys/fs/cgroup`",
 		Doc:  "Where the control groups are mounted.",
 		read: func(l *loader, n *node) { set(&l.cfg.Cgroups.FSRoot)(l.path(n, l.dirOf(n))) }},
 
-	{Name: "procfile", At: AtApplication, Type: Path,
+	{Name: "procfile", At: AtApplication, Type: TypePath,
 		Doc: "The application's Procfile, or the directory that holds a `Procfile`. Relative to the file that it stands in. Needed unless every worker has a `command_line` or `run`."},
-	{Name: "port_base", At: AtApplication, Type: Integer, Min: 1, Max: 65535, Default: "`PORT` of `.env`, else 5000 and 1000 more for each further application",
+	{Name: "port_base", At: AtApplication, Type: TypeInteger, Min: 1, Max: 65535, Default: "`PORT` of `.env`, else 5000 and 1000 more for each further application",
 		Doc:  "`PORT` of the first instance of the first worker.",
 		read: func(l *loader, n *node) { l.portPos = n.pos; set(&l.app.PortBase)(l.integer(n, 1, 65535)) }},
-	{Name: "workers", At: AtApplication, Type: Sections, Inside: AtWorker,
+	{Name: "workers", At: AtApplication, Type: TypeSections, Inside: AtWorker,
 		Doc: "Settings of single workers, by their names in the Procfile."},
 
-	{Name: "command_line", At: AtWorker, Type: Text, Default: "the Procfile's",
+	{Name: "command_line", At: AtWorker, Type: TypeText, Default: "the Procfile's",
 		Doc:  "The command line, in the place of the Procfile's.",
 		read: func(l *loader, n *node) { l.sc.command = n }},
-	{Name: "run", At: AtWorker, Type: Path,
+	{Name: "run", At: AtWorker, Type: TypePath,
 		Doc:  "An absolute path to execute directly, in the place of the Procfile's command line.",
 		read: func(l *loader, n *node) { l.sc.run = n }},
-	{Name: "args", At: AtWorker, Type: List,
+	{Name: "args", At: AtWorker, Type: TypeList,
 		Doc:  "The arguments for `run`, each passed on exactly as it is.",
 		read: func(l *loader, n *node) { l.sc.args = n }},
-	{Name: "num_instances", At: AtWorker, Type: Integer, Max: maxInstances, Values: []string{"cpus"}, Default: "1",
+	{Name: "num_instances", At: AtWorker, Type: TypeInteger, Max: maxInstances, Values: []string{"cpus"}, Default: "1",
 		Doc:  "How many instances run; `cpus` is one for each CPU that the control group's quota leaves.",
 		read: (*loader).readInstances},
 
-	{Name: "user", At: both, Type: ID, Default: "pazinit's own",
+	{Name: "user", At: both, Type: TypeID, Default: "pazinit's own",
 		Doc:  "The user to run as. A name gets the groups of the group file, a number none. Sets HOME, USER, LOGNAME and SHELL.",
 		read: func(l *loader, n *node) { l.sc.user = n }},
-	{Name: "group", At: both, Type: ID, Default: "the user's primary group",
+	{Name: "group", At: both, Type: TypeID, Default: "the user's primary group",
 		Doc:  "The group to run as.",
 		read: func(l *loader, n *node) { l.sc.group = n }},
-	{Name: "cwd", At: both, Type: Path, Default: "the Procfile's folder",
+	{Name: "cwd", At: both, Type: TypePath, Default: "the Procfile's folder",
 		Doc:  "The working directory. Relative to the Procfile's folder.",
 		read: func(l *loader, n *node) { set(&l.w.Dir)(l.path(n, l.app.Dir)) }},
-	{Name: "umask", At: both, Type: Octal, Default: "pazinit's own",
+	{Name: "umask", At: both, Type: TypeOctal, Default: "pazinit's own",
 		Doc: "The file mode creation mask.",
 		read: func(l *loader, n *node) {
 			if v, ok := l.octal(n, 0); ok {
 				l.w.Umask = int(v)
 			}
 		}},
-	{Name: "env", At: both, Type: Map,
+	{Name: "env", At: both, Type: TypeMap,
 		Doc:  "Environment variables. A worker's are added to its application's.",
 		read: (*loader).readEnv},
-	{Name: "env_file", At: both, Type: Texts,
+	{Name: "env_file", At: both, Type: TypeTexts,
 		Doc:  "Files of KEY=VALUE lines, as `.env`. Relative to the Procfile's folder.",
 		read: (*loader).readEnvFile},
-	{Name: "env_inherit", At: both, Type: Words, Default: "`true`",
+	{Name: "env_inherit", At: both, Type: TypeWords, Default: "`true`",
 		Doc:  "Which variables of pazinit's own environment are passed on: all, none, or those named.",
 		read: (*loader).readEnvInherit},
 
-	{Name: "stdin", At: both, Type: Word, Values: []string{"null", "inherit"}, Default: "`null`; with `tty` `inherit`",
+	{Name: "stdin", At: both, Type: TypeWord, Values: []string{"null", "inherit"}, Default: "`null`; with `tty` `inherit`",
 		Doc: "Where input comes from. One worker with one instance may `inherit` pazinit's own.",
 		read: func(l *loader, n *node) {
 			l.sc.stdin = n
 			set(&l.w.Stdin)(l.word(n, "null", "inherit"))
 		}},
-	{Name: "tty", At: both, Type: Bool, Default: "`false`",
+	{Name: "tty", At: both, Type: TypeBool, Default: "`false`",
 		Doc:  "Whether pazinit's terminal becomes the worker's controlling one. One worker with one instance may have it.",
 		read: (*loader).readTTY},
-	{Name: "stdout", At: both, Type: Output, Inside: AtOutput, Values: outputWords, Default: "`capture`; with `tty` `inherit`",
+	{Name: "stdout", At: both, Type: TypeOutput, Inside: AtOutput, Values: outputWords, Default: "`capture`; with `tty` `inherit`",
 		Doc: "Where output goes, besides the ring: `capture` is the console, `inherit` pazinit's own stdout without a ring, `null` nowhere. A map replaces the application's whole.",
 		read: func(l *loader, n *node) {
 			l.sc.stdout = n
 			l.readOutput(n, &l.w.Stdout)
 		}},
-	{Name: "stderr", At: both, Type: Output, Inside: AtOutput, Values: outputWords, Default: "`capture`; with `tty` `inherit`",
+	{Name: "stderr", At: both, Type: TypeOutput, Inside: AtOutput, Values: outputWords, Default: "`capture`; with `tty` `inherit`",
 		Doc: "The same for error output.",
 		read: func(l *loader, n *node) {
 			l.sc.stderr = n
 			l.readOutput(n, &l.w.Stderr)
 		}},
-	{Name: "file", At: AtOutput, Type: Path,
+	{Name: "file", At: AtOutput, Type: TypePath,
 		Doc:  "Append to this file. Relative to the Procfile's folder. Outputs that share a file need the same `rotate_size` and `rotate_keep`.",
 		read: func(l *loader, n *node) { l.readTarget(n, "file", l.path) }},
-	{Name: "dir", At: AtOutput, Type: Path,
+	{Name: "dir", At: AtOutput, Type: TypePath,
 		Doc:  "A file for each instance and stream in this directory. Relative to the Procfile's folder.",
 		read: func(l *loader, n *node) { l.readTarget(n, "dir", l.path) }},
-	{Name: "pipe_to", At: AtOutput, Type: Text,
+	{Name: "pipe_to", At: AtOutput, Type: TypeText,
 		Doc:  "The command line of a logger, which gets every byte on its stdin.",
 		read: (*loader).readPipe},
-	{Name: "rotate_size", At: AtOutput, Type: Size, Min: 1, Default: "never",
+	{Name: "rotate_size", At: AtOutput, Type: TypeSize, Min: 1, Default: "never",
 		Doc:  "Begin a new file before this one grows longer.",
 		read: func(l *loader, n *node) { set(&l.out.RotateSize)(l.size(n, 1, 1<<50)) }},
-	{Name: "rotate_keep", At: AtOutput, Type: Integer, Max: 1000, Default: "5",
+	{Name: "rotate_keep", At: AtOutput, Type: TypeInteger, Max: 1000, Default: "5",
 		Doc: "How many old files are kept. Needs `rotate_size`.",
 		read: func(l *loader, n *node) {
 			set(&l.out.RotateKeep)(l.integer(n, 0, 1000))
 			l.keep = n
 		}},
-	{Name: "pid_file", At: both, Type: Path,
+	{Name: "pid_file", At: both, Type: TypePath,
 		Doc:  "A file for the pid of the worker's only instance. Relative to the Procfile's folder.",
 		read: func(l *loader, n *node) { l.sc.pidFile = n; set(&l.w.PIDFile)(l.path(n, l.app.Dir)) }},
 
-	{Name: "priority", At: both, Type: Integer, Max: 1_000_000, Default: "999",
+	{Name: "priority", At: both, Type: TypeInteger, Max: 1_000_000, Default: "999",
 		Doc:  "Lower ones start first and stop last, equal ones together.",
 		read: func(l *loader, n *node) { set(&l.w.Priority)(l.integer(n, 0, 1_000_000)) }},
-	{Name: "autostart", At: both, Type: Bool, Default: "`true`",
+	{Name: "autostart", At: both, Type: TypeBool, Default: "`true`",
 		Doc:  "Whether it starts together with pazinit.",
 		read: func(l *loader, n *node) { set(&l.w.Autostart)(l.boolean(n)) }},
-	{Name: "essential", At: both, Type: Bool, Default: "`false`",
+	{Name: "essential", At: both, Type: TypeBool, Default: "`false`",
 		Doc:  "Whether its end for good is pazinit's, with its exit status; see `end_when`.",
 		read: func(l *loader, n *node) { set(&l.w.Essential)(l.boolean(n)) }},
-	{Name: "restart", At: both, Type: Word, Values: []string{"always", "on-failure", "never", "true", "false"}, Default: "`always`",
+	{Name: "restart", At: both, Type: TypeWord, Values: []string{"always", "on-failure", "never", "true", "false"}, Default: "`always`",
 		Doc:  "Whether an instance that ended starts again; `true` is `always`, `false` is `never`.",
 		read: (*loader).readRestart},
-	{Name: "success_codes", At: both, Type: Integers, Max: 255, Default: "0",
+	{Name: "success_codes", At: both, Type: TypeIntegers, Max: 255, Default: "0",
 		Doc:  "The exit statuses that are no failure, for `restart: on-failure`.",
 		read: (*loader).readSuccessCodes},
-	{Name: "backoff", At: both, Type: Section, Inside: AtBackoff,
+	{Name: "backoff", At: both, Type: TypeSection, Inside: AtBackoff,
 		Doc:  "The delays between restarts after unhealthy deaths. The first restart is immediate.",
 		read: (*loader).readBackoff},
-	{Name: "base", At: AtBackoff, Type: Duration, Min: 1, Default: "`100ms`",
+	{Name: "base", At: AtBackoff, Type: TypeDuration, Min: 1, Default: "`100ms`",
 		Doc:  "The first delay.",
 		read: func(l *loader, n *node) { set(&l.w.Backoff.Base)(l.duration(n, time.Millisecond)) }},
-	{Name: "factor", At: AtBackoff, Type: Factor, Min: 1, Max: 1000, Default: "4",
+	{Name: "factor", At: AtBackoff, Type: TypeFactor, Min: 1, Max: 1000, Default: "4",
 		Doc:  "By how much each further delay is longer.",
 		read: func(l *loader, n *node) { set(&l.w.Backoff.Factor)(l.factor(n, 1, 1000)) }},
-	{Name: "max", At: AtBackoff, Type: Duration, Min: 1, Default: "`30s`",
+	{Name: "max", At: AtBackoff, Type: TypeDuration, Min: 1, Default: "`30s`",
 		Doc:  "The longest delay.",
 		read: func(l *loader, n *node) { set(&l.w.Backoff.Max)(l.duration(n, time.Millisecond)) }},
-	{Name: "jitter", At: AtBackoff, Type: Percent, Default: "`10%`",
+	{Name: "jitter", At: AtBackoff, Type: TypePercent, Default: "`10%`",
 		Doc:  "How much a delay is longer or shorter by chance.",
 		read: func(l *loader, n *node) { set(&l.w.Backoff.Jitter)(l.percent(n)) }},
-	{Name: "healthy_after", At: both, Type: Duration, Min: 1, Default: "`10s`",
+	{Name: "healthy_after", At: both, Type: TypeDuration, Min: 1, Default: "`10s`",
 		Doc:  "An instance that lived as long died healthy.",
 		read: func(l *loader, n *node) { set(&l.w.HealthyAfter)(l.duration(n, time.Millisecond)) }},
-	{Name: "max_restarts", At: both, Type: Integer, Min: 1, Max: 1_000_000, Values: []string{"unlimited"}, Default: "5",
+	{Name: "max_restarts", At: both, Type: TypeInteger, Min: 1, Max: 1_000_000, Values: []string{"unlimited"}, Default: "5",
 		Doc:  "After so many unhealthy deaths within `restart_window` the instance is FATAL.",
 		read: func(l *loader, n *node) { set(&l.w.MaxRestarts)(l.limit(n)) }},
-	{Name: "restart_window", At: both, Type: Duration, Min: 1, Default: "`60s`",
+	{Name: "restart_window", At: both, Type: TypeDuration, Min: 1, Default: "`60s`",
 		Doc:  "The time in which `max_restarts` counts.",
 		read: func(l *loader, n *node) { set(&l.w.RestartWindow)(l.duration(n, time.Millisecond)) }},
-	{Name: "retry_after", At: both, Type: Duration, Min: 1, Values: []string{"off"}, Default: "`5m`",
+	{Name: "retry_after", At: both, Type: TypeDuration, Min: 1, Values: []string{"off"}, Default: "`5m`",
 		Doc:  "When a FATAL instance is tried anew; `off` is never.",
 		read: (*loader).readRetryAfter},
-	{Name: "retry_times", At: both, Type: Integer, Min: 1, Max: 1_000_000, Values: []string{"unlimited"}, Default: "`unlimited`",
+	{Name: "retry_times", At: both, Type: TypeInteger, Min: 1, Max: 1_000_000, Values: []string{"unlimited"}, Default: "`unlimited`",
 		Doc:  "How often a FATAL instance is tried anew.",
 		read: func(l *loader, n *node) { set(&l.w.RetryTimes)(l.limit(n)) }},
 
-	{Name: "stop_signal", At: both, Type: Stop, Default: "`TERM`",
+	{Name: "stop_signal", At: both, Type: TypeStop, Default: "`TERM`",
 		Doc:  "What stops an instance: a signal, or several with the time to wait after each, as in `[QUIT 30s, TERM 5s, KILL]`. KILL for all that is left always ends it.",
 		read: (*loader).readStopSignal},
-	{Name: "stop_timeout", At: both, Type: Duration, Default: "`10s`",
+	{Name: "stop_timeout", At: both, Type: TypeDuration, Default: "`10s`",
 		Doc:  "How long to wait after a stop signal that has no time of its own.",
 		read: func(l *loader, n *node) { set(&l.sc.stopTimeout)(l.duration(n, 0)) }},
-	{Name: "stop_to", At: both, Type: Word, Values: []string{"leader", "group", "tree"}, Default: "`group`",
+	{Name: "stop_to", At: both, Type: TypeWord, Values: []string{"leader", "group", "tree"}, Default: "`group`",
 		Doc:  "Who gets the stop signals: the instance's first process, its process group, or all its processes. The last KILL goes to all.",
 		read: func(l *loader, n *node) { set(&l.w.StopTo)(l.word(n, "leader", "group", "tree")) }},
 }

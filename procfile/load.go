@@ -694,6 +694,7 @@ func (l *loader) finishEnv() {
 			env.set(e.key, e.value.text)
 		}
 	}
+	slices.Sort(env.list) // their order means nothing, so it is no change either
 	l.w.Env = env.list
 }
 

@@ -217,7 +217,7 @@ func TestEveryKey(t *testing.T) {
 		App: "shop", Name: "web", Pos: Position{in("Procfile"), 1, 1},
 		Command:      Command{Line: "puma -p $PORT", Argv: []string{"/bin/sh", "-c", "exec puma -p $PORT"}, Shell: true},
 		NumInstances: 3,
-		Env:          []string{"A=app", "D=dotenv", "E=two", "F=one\ntwo", "B=web", "C=web"},
+		Env:          []string{"A=app", "B=web", "C=web", "D=dotenv", "E=two", "F=one\ntwo"},
 		EnvInherit:   Inherit{Names: []string{"PATH", "LANG"}},
 		Dir:          in("data"), User: &deploy, Umask: 0o27,
 		Stdin:    "null",
@@ -236,7 +236,7 @@ func TestEveryKey(t *testing.T) {
 	one := web
 	one.Name, one.Pos, one.NumInstances, one.Access = "one", Position{in("Procfile"), 2, 1}, 1, nil
 	one.Command = Command{Line: "/bin/echo 'a b' '' '$HOME' '*' 80", Argv: []string{"/bin/echo", "a b", "", "$HOME", "*", "80"}}
-	one.Env = []string{"A=app", "D=dotenv", "E=two", "F=one\ntwo", "B=app"}
+	one.Env = []string{"A=app", "B=app", "D=dotenv", "E=two", "F=one\ntwo"}
 	one.EnvInherit = Inherit{}
 	one.User = &User{Name: "4000", UID: 4000, GID: 33, Home: "/", Shell: "/bin/sh", UIDSet: true, GIDSet: true}
 	one.Stdin, one.TTY, one.Stdout, one.Stderr = "inherit", true, Target{Kind: "inherit"}, Target{Kind: "null"}

@@ -85,54 +85,54 @@ func (k *Key) schema() object {
 	whole := object{"type": "integer", "minimum": k.Min, "maximum": k.Max}
 	var s object
 	switch k.Type {
-	case Text, Path:
+	case TypeText, TypePath:
 		return text // its words are texts too
-	case Word:
+	case TypeWord:
 		return words
-	case Bool:
+	case TypeBool:
 		return object{"type": "boolean"}
-	case Integer:
+	case TypeInteger:
 		s = whole
-	case Integers:
+	case TypeIntegers:
 		s = either(whole, listOf(whole))
-	case Factor:
+	case TypeFactor:
 		s = object{"type": "number", "minimum": k.Min, "maximum": k.Max}
-	case Percent:
+	case TypePercent:
 		s = pattern(patternPercent)
-	case Duration:
+	case TypeDuration:
 		s = pattern(patternDuration)
-	case Size:
+	case TypeSize:
 		s = pattern(patternSize)
-	case Octal:
+	case TypeOctal:
 		s = either(pattern(patternOctal), object{"type": "integer", "minimum": k.Min, "maximum": 777})
-	case ID:
+	case TypeID:
 		s = either(text, object{"type": "integer", "minimum": 0, "maximum": uint32(1<<32 - 2)})
-	case Texts:
+	case TypeTexts:
 		s = either(text, listOf(text))
-	case Words:
+	case TypeWords:
 		s = either(object{"type": "boolean"}, listOf(pattern(patternVariable)))
-	case List:
+	case TypeList:
 		s = listOf(single)
-	case Map:
+	case TypeMap:
 		s = object{
 			"type": []string{"object", "null"}, "additionalProperties": single,
 			"propertyNames": object{"pattern": patternVariable},
 		}
-	case Section:
+	case TypeSection:
 		s = ref(k.Inside)
-	case Sections:
+	case TypeSections:
 		s = object{
 			"type": []string{"object", "null"}, "additionalProperties": ref(k.Inside),
 			"propertyNames": object{"pattern": patternName},
 		}
-	case Output:
+	case TypeOutput:
 		m := ref(k.Inside)
 		m["type"] = "object"
 		s = m
-	case Stop:
+	case TypeStop:
 		signal := object{"type": []string{"string", "integer"}, "minLength": 1}
 		s = either(signal, object{"type": "array", "items": signal, "minItems": 1, "maxItems": maxStopSteps})
-	case Verbs:
+	case TypeVerbs:
 		s = object{
 			"type":                 []string{"object", "null"},
 			"additionalProperties": either(pattern(patternAccess), listOf(pattern(patternAccess))),

@@ -82,11 +82,15 @@ func (l *loader) readSocketOwner(n *node) {
 	l.cfg.SocketOwner = u
 }
 
-// verbs are what access can be given to.
+// verbs are the keys of access: the verbs of the socket, and clear and maintail
+// for the logs that are emptied and for pazinit's own.
 var verbs = []string{
-	"all", "add", "events", "logs", "pid", "plan", "reload", "remove", "reopen", "restart", "scale", "shutdown",
-	"signal", "start", "status", "stop", "version", "help",
+	"add", "clear", "events", "help", "logs", "maintail", "pid", "plan", "reload", "remove", "reopen", "restart",
+	"scale", "shutdown", "signal", "start", "status", "stop", "version",
 }
+
+// AccessVerbs lists what access can be given to.
+func AccessVerbs() []string { return slices.Clone(verbs) }
 
 func (l *loader) readAccess(n *node) {
 	const meant = "VERB: [user:NAME, group:NAME]"

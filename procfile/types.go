@@ -83,7 +83,7 @@ type Worker struct {
 	NumInstances int  // may be 0
 	PerCPU       bool // num_instances: cpus; NumInstances is then not used
 
-	Env        []string // KEY=VALUE: .env, env_file and env, the later ones last; keys are unique
+	Env        []string // KEY=VALUE of .env, env_file and env, sorted; keys are unique
 	EnvInherit Inherit
 	Dir        string // absolute
 	User       *User  // nil: the supervisor's own
