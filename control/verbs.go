@@ -81,7 +81,7 @@ const names = "NAME is an instance (shop:web.2), a worker (shop:web, or web wher
 // Global are the flags that every verb of the client has.
 var Global = []Flag{
 	{Name: "socket", Value: "PATH", Help: "the supervisor's socket (default: $PAZINIT_SOCKET, the configuration's, the user's default)", Local: true},
-	{Name: "config", Short: "c", Value: "FILE", Help: "take the socket's path from this configuration", Local: true},
+	{Name: "config", Short: "c", Value: "FILE", Help: "take the socket's path from this configuration (check: check this one)", Local: true},
 	{Name: "help", Short: "h", Help: "show this help", Local: true},
 }
 
@@ -162,8 +162,12 @@ var verbs = []Verb{
 		Long:  "Lists the verbs, or explains one."},
 	{Name: "check", Local: true,
 		Short: "check the configuration",
-		Long:  "Reads the configuration and says all that is wrong with it. Exit status 2 when something is.",
-		Flags: []Flag{flagJSON}},
+		Long:  "Reads the configuration and says all that is wrong with it, each as file:line:column: what is wrong (what was meant). Nothing is started. Exit status 2 when something is wrong.",
+		Flags: []Flag{
+			{Name: "procfile", Short: "f", Value: "PROCFILE", Help: "check this Procfile, or the one in this folder", Local: true}, flagJSON}},
+	{Name: "completion", Args: "SHELL", Local: true,
+		Short: "print a shell's completions",
+		Long:  "Prints a script for SHELL (bash, zsh or fish) to read: source <(pazinit completion bash), the same for zsh, or pazinit completion fish | source. It completes verbs, flags and the names that the supervisor has."},
 }
 
 // Verbs returns the table of verbs, in the order of the help text. The caller
@@ -367,7 +371,7 @@ func parse(words []string) (req *Request, local map[string]string, command []str
 		f, value, given := v.option(w)
 		switch {
 		case f == nil:
-			return bad("unknown flag %s", quote(w))
+			return bad("unknown flag %s%s", quote(w), v.suggestFlag(w))
 		case f.Value == "" && given && f.Local:
 			return bad("--%s takes no value", f.Name)
 		case f.Value != "" && !given:
@@ -441,6 +445,21 @@ func (v *Verb) option(w string) (f *Flag, value string, given bool) {
 		}
 	}
 	return nil, "", false
+}
+
+// suggestFlag names the flag nearest to a mistyped one.
+func (v *Verb) suggestFlag(w string) string {
+	var known []string
+	for _, flags := range [][]Flag{v.Flags, Global} {
+		for _, f := range flags {
+			known = append(known, "--"+f.Name)
+		}
+	}
+	w, _, _ = strings.Cut(w, "=")
+	if s := Nearest(w, known); s != "" {
+		return " (did you mean " + s + "?)"
+	}
+	return ""
 }
 
 func setLines(r *Request, s string) (err error) {
