@@ -48,6 +48,8 @@ type child struct {
 	since  time.Time
 	stuck  bool   // counted out of the spawners: its exec hangs
 	later  uint64 // bit n-1: signal n is to be sent as soon as there is a process
+	early  bool   // it was signalled before its spawner has reported
+	unborn bool   // and, reaped before that too, it was killed before its exec
 	exit   *Event // it was reaped before its spawner has reported
 	err    *StartError
 }
@@ -263,6 +265,10 @@ func (r *Reaper) spawn(s *Spec, c *child) {
 		r.spawning--
 	}
 	r.dispatch()
+	if serr == nil && (c.unborn || c.early && c.exit == nil && killedEarly(pid)) {
+		// A kill ends the vfork as an exec does, without an errno.
+		serr = &StartError{Step: "start", Err: unix.ECANCELED, Hint: "killed before it was executed"}
+	}
 	c.err = serr
 	if pid == 0 {
 		delete(r.runs, c.run)
@@ -287,6 +293,9 @@ func (r *Reaper) spawn(s *Spec, c *child) {
 	}
 	c.pid, c.pidfd = pid, pidfd
 	if r.ended { // nobody waits for it
+		if serr != nil {
+			r.emit(Event{Kind: Failed, Run: c.run, PID: pid, At: now, Err: serr})
+		}
 		r.forget(c)
 		return
 	}
@@ -322,7 +331,7 @@ func (r *Reaper) wait() {
 	rtSigaction(unix.SIGCHLD, &defaultAction, nil)
 	var ru unix.Rusage
 	for {
-		pid, err := peek()
+		pid, killed, err := peek()
 		if err == unix.EINTR {
 			continue
 		}
@@ -334,6 +343,13 @@ func (r *Reaper) wait() {
 		}
 		at := time.Now()
 		r.mu.Lock()
+		if killed {
+			for c := range r.flying {
+				if c.flight != nil && c.flight.started() == pid && c.exit == nil {
+					c.unborn = killedEarly(pid)
+				}
+			}
+		}
 		var ws unix.WaitStatus
 		n, err := unix.Wait4(pid, &ws, unix.WNOHANG, &ru)
 		if err != nil || n != pid {
@@ -377,15 +393,18 @@ func (r *Reaper) reaped(e Event) {
 	r.emit(e)
 }
 
-// peek waits until a child has ended and leaves it a zombie.
-func peek() (int, error) {
-	var info [128]byte // siginfo_t; si_pid is at 16 on 64-bit Linux
+// peek waits until a child has ended and leaves it a zombie. It reports whether
+// a signal killed it.
+func peek() (pid int, killed bool, err error) {
+	var info [128]byte // siginfo_t; on 64-bit Linux si_code is at 8, si_pid at 16
 	_, _, e := unix.Syscall6(unix.SYS_WAITID, unix.P_ALL, 0, uintptr(unsafe.Pointer(&info)), unix.WEXITED|unix.WNOWAIT, 0, 0)
 	if e != 0 {
-		return 0, e
+		return 0, false, e
 	}
-	return int(*(*int32)(unsafe.Pointer(&info[16]))), nil
+	return int(*(*int32)(unsafe.Pointer(&info[16]))), *(*int32)(unsafe.Pointer(&info[8])) != cldExited, nil
 }
+
+const cldExited = 1 // CLD_EXITED, include/uapi/asm-generic/siginfo.h
 
 // rest waits until there may be children again, one of our own or one that was
 // adopted: only SIGCHLD tells of those. Otherwise the kernel need not send it:

@@ -71,7 +71,7 @@ func rerun(t *testing.T, set func(*exec.Cmd)) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(exe, "-test.run=^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$", "-test.v")
+	cmd := exec.Command(exe, "-test.run=^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$", "-test.v", "-test.timeout=50s")
 	cmd.Env = append(os.Environ(), rerunEnv+"="+t.Name())
 	if set != nil {
 		set(cmd)

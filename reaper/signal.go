@@ -58,6 +58,7 @@ func (r *Reaper) sendEarly(c *child, sig unix.Signal, group bool) error {
 	if err != nil {
 		return fmt.Errorf("signal run %d: %w", c.run, err)
 	}
+	c.early = true
 	return nil
 }
 

@@ -50,7 +50,7 @@ func TestSignalGroup(t *testing.T) {
 			s.Files[1] = int(w.Fd())
 			s.Release = func() { w.Close() }
 			run := b.start(s)
-			b.up(run)
+			pid := b.up(run)
 			expect(t, r, "ready\n")
 			if err := b.Signal(run, unix.SIGTERM, group); err != nil {
 				t.Error(err)
@@ -62,6 +62,7 @@ func TestSignalGroup(t *testing.T) {
 				expect(t, r, "child\n")
 			}
 			r.Close()
+			_ = unix.Kill(-pid, unix.SIGKILL) // the group outlives its leader
 		}
 		noPidfdGroup.Store(old)
 	}

@@ -22,6 +22,16 @@ type stat struct {
 	Proc
 	ppid, pgrp, session int
 	dead                bool // a zombie, or on its way to be one
+	unborn              bool // forked and not executed since
+}
+
+const flagForkNoExec = 0x40 // PF_FORKNOEXEC, include/linux/sched.h
+
+// killedEarly reports whether pid, a child of ours that is not reaped, has never
+// executed anything.
+func killedEarly(pid int) bool {
+	s, err := readStat(pid)
+	return err == nil && s.unborn
 }
 
 func readStat(pid int) (stat, error) {
@@ -53,6 +63,11 @@ func parseStat(pid int, b []byte) (stat, error) {
 			return stat{}, fmt.Errorf("parse stat of %d: %q", pid, b)
 		}
 	}
+	flags, err := strconv.ParseUint(string(f[6]), 10, 64)
+	if err != nil {
+		return stat{}, fmt.Errorf("parse stat of %d: %q", pid, b)
+	}
+	s.unborn = flags&flagForkNoExec != 0
 	if s.Start, err = strconv.ParseUint(string(f[19]), 10, 64); err != nil {
 		return stat{}, fmt.Errorf("parse stat of %d: %q", pid, b)
 	}
