@@ -267,6 +267,9 @@ func (in *instance) exited(s *Supervisor, e *reaper.Event) {
 // died is common to both.
 func (in *instance) died(s *Supervisor, e *reaper.Event) {
 	in.pid = 0
+	if in.spec.TTY {
+		reaper.ReclaimTerminal(0)
+	}
 	if src := in.source.Load(); src != nil {
 		src.Flush()
 	}

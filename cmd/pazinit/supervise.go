@@ -239,6 +239,9 @@ func (c *command) execute(_ options, argv []string) int {
 	}
 	w.Dir, w.Restart, w.Essential = dir, "never", true
 	w.Stdin = "inherit"
+	if _, err := unix.IoctlGetTermios(0, unix.TCGETS); err == nil {
+		w.TTY = true
+	}
 	w.Stdout, w.Stderr = procfile.Target{Kind: "inherit"}, procfile.Target{Kind: "inherit"}
 	s, err := pazinit.New(pazinit.Options{Place: pazinit.FindPlace(), Exec: true, NoCgroups: true, LogWriter: io.Discard})
 	if err != nil {

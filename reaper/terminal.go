@@ -1,0 +1,28 @@
+package reaper
+
+import (
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// ReclaimTerminal puts this process's own group into the foreground of the
+// terminal fd again, after a child with [Spec.Terminal] has ended: else Ctrl-C
+// would reach nobody. It does nothing when the terminal is not ours.
+func ReclaimTerminal(fd int) {
+	if !ownsTerminal(fd) {
+		return
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	// From the background the kernel answers with SIGTTOU, unless that is blocked.
+	block, old := unix.Sigset_t{}, unix.Sigset_t{}
+	block.Val[0] = 1 << (unix.SIGTTOU - 1)
+	if unix.PthreadSigmask(unix.SIG_BLOCK, &block, &old) != nil {
+		return
+	}
+	group := int32(unix.Getpgrp())
+	_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TIOCSPGRP, uintptr(unsafe.Pointer(&group)))
+	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil)
+}
