@@ -8,7 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -417,7 +419,7 @@ func crowd(path string) {
 			n++
 		}
 	}
-	fmt.Printf("crowd %d\n", n)
+	fmt.Printf("crowd %4d\n", n)
 	select {}
 }
 
@@ -494,6 +496,95 @@ func TestCrowd(t *testing.T) {
 				t.Errorf("peer = %+v, want uid 4343 without groups", p)
 			}
 		}
+	}
+}
+
+// A quarter of the places is root's and our own user's, the last of it root's.
+func TestReserve(t *testing.T) {
+	own := uint32(os.Geteuid())
+	s := &Server{opt: ServerOptions{MaxConns: 64, MaxPerUID: 16}, conns: make(map[*conn]struct{}), perUID: map[uint32]int{4242: 15, 4243: 16}}
+	users := map[string]uint32{"root": 0, "own": own, "other": 4242, "other at the limit": 4243}
+	if own == 0 {
+		delete(users, "own")
+	}
+	for n := range 70 {
+		for who, uid := range users {
+			want := n < map[string]int{"root": 64, "own": 60, "other": 48, "other at the limit": 0}[who]
+			if why := s.full(uid); (why == "") != want {
+				t.Errorf("%s with %d connections: full() = %q, want room %v", who, n, why, want)
+			}
+		}
+		s.conns[new(conn)] = struct{}{}
+	}
+}
+
+// Supervisors that come and go never hold one socket at the same time.
+func TestLockIsHeldByOne(t *testing.T) {
+	path := filepath.Join(privateDir(t), "s")
+	var holders, held atomic.Int32
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for held.Load() < 500 && !t.Failed() {
+				s, err := Listen(ServerOptions{Path: path, OwnerUID: -1, OwnerGID: -1, NoFIFO: true})
+				if err != nil {
+					if !errors.As(err, new(*InUseError)) {
+						t.Errorf("Listen() = %v, want nil or an InUseError", err)
+					}
+					continue
+				}
+				if n := holders.Add(1); n != 1 {
+					t.Errorf("%d hold the socket", n)
+				}
+				runtime.Gosched()
+				held.Add(1)
+				holders.Add(-1)
+				s.Close()
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// Nothing is left open by servers and connections that came and went.
+func TestNoLeakOfDescriptors(t *testing.T) {
+	open := func() int {
+		names, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(names)
+	}
+	path := filepath.Join(privateDir(t), "s")
+	var before int
+	for i := range 20 {
+		s, err := Listen(ServerOptions{Path: path, OwnerUID: -1, OwnerGID: -1, Handler: echo})
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error)
+		go func() { done <- s.Serve() }()
+		for range 10 {
+			c, err := Dial(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.Do(t.Context(), &Request{Verb: "events"}, nil); err != nil {
+				t.Error(err)
+			}
+			c.Close()
+		}
+		if _, err := Listen(ServerOptions{Path: path, OwnerUID: -1, OwnerGID: -1}); err == nil {
+			t.Error("a second Listen = nil, want an error")
+		}
+		s.Close()
+		<-done
+		if i == 0 {
+			before = open()
+		}
+	}
+	if after := open(); after > before {
+		t.Errorf("open descriptors = %d, were %d", after, before)
 	}
 }
 

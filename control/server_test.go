@@ -443,3 +443,58 @@ func TestCloseEndsAll(t *testing.T) {
 	}
 	s.Close()
 }
+
+// A handler that does not listen to its context holds Close up, but not for ever.
+func TestCloseDoesNotHang(t *testing.T) {
+	started, release, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	s := serve(t, ServerOptions{Handler: func(context.Context, Peer, *Request, func(*Reply) error) {
+		close(started)
+		<-release
+		close(ended)
+	}})
+	f := raw(t, s.Path())
+	io.WriteString(f, `{"verb":"pid"}`+"\n")
+	<-started
+	s.Close()
+	if out, err := io.ReadAll(f); err != nil || len(out) > 0 {
+		t.Errorf("the client reads %q, %v, want the end", out, err)
+	}
+	close(release)
+	<-ended
+}
+
+// Without descriptors to spare nobody is let in, and afterwards all are.
+func TestOutOfDescriptors(t *testing.T) {
+	log := newLog()
+	s := serve(t, ServerOptions{Log: log.add})
+	c, waiting := dial(t, s.Path()), dial(t, s.Path())
+	for _, c := range []*Client{c, waiting} {
+		if _, err := c.Do(t.Context(), &Request{Verb: "pid"}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	late, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(late), "late")
+	defer f.Close()
+	var old unix.Rlimit
+	unix.Getrlimit(unix.RLIMIT_NOFILE, &old)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	err = unix.Connect(late, &unix.SockaddrUnix{Name: s.Path()})
+	log.wait(t, "too many open files")
+	if _, err := c.Do(t.Context(), &Request{Verb: "pid"}, nil); err != nil { // who is in is served
+		t.Errorf("Do() = %v", err)
+	}
+	unix.Setrlimit(unix.RLIMIT_NOFILE, &old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.WriteString(f, `{"verb":"pid"}`+"\n")
+	if line, err := bufio.NewReader(f).ReadString('\n'); err != nil || !strings.Contains(line, "pid") {
+		t.Errorf("the late one reads %q, %v", line, err)
+	}
+}
