@@ -143,7 +143,7 @@ func (s *Supervisor) spawn(in *instance, run uint64) {
 			rs.Files, rs.Terminal = [3]int{0, 1, 2}, true
 		}
 		rs.Env = s.environ(w, in.n, port, token)
-		if w.User != nil {
+		if w.User != nil && (os.Geteuid() == 0 || int(w.User.UID) != os.Geteuid()) {
 			rs.User = &reaper.User{UID: w.User.UID, GID: w.User.GID, Groups: w.User.Groups, SetUID: w.User.UIDSet, SetGID: true}
 		}
 		open, err = s.enterGroup(in, rs)

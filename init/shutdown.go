@@ -96,12 +96,13 @@ func (s *Supervisor) kill(reason string) {
 	}
 }
 
-// lookAtEnd carries the end on, or finds out that it has come.
-func (s *Supervisor) lookAtEnd(now time.Time) {
+// lookAtEnd carries the end on, or finds out that it has come. It reports
+// whether there is more to do now.
+func (s *Supervisor) lookAtEnd(now time.Time) (moved bool) {
 	e := &s.end
 	if !e.began {
 		s.lookWhetherOver()
-		return
+		return e.began
 	}
 	if !e.deadline.IsZero() && !now.Before(e.deadline) {
 		if e.killed {
@@ -111,17 +112,18 @@ func (s *Supervisor) lookAtEnd(now time.Time) {
 				}
 			}
 			e.over = true
-			return
+			return false
 		}
 		s.kill("shutdown_timeout has passed")
+		moved = true
 	}
 	for in := range s.visible() {
 		if in.life.State() != lifecycle.Stopped {
-			return
+			return moved
 		}
 	}
 	if !e.loggers {
-		e.loggers = true
+		e.loggers, moved = true, true
 		for _, a := range s.apps {
 			for _, w := range a.workers {
 				for _, in := range w.instances {
@@ -135,10 +137,11 @@ func (s *Supervisor) lookAtEnd(now time.Time) {
 	}
 	for in := range s.loggers {
 		if in.life.State() != lifecycle.Stopped {
-			return
+			return moved
 		}
 	}
 	e.over = true
+	return moved
 }
 
 // lookWhetherOver begins the end when an essential worker has ended for good,

@@ -323,15 +323,18 @@ func (s *Supervisor) loop(ctx context.Context) {
 	}
 }
 
-// turn carries on what is under way after each message.
+// turn carries on what is under way after each message, until nothing moves.
 func (s *Supervisor) turn(now time.Time) {
-	for again := true; again; {
+	for again := true; again && !s.end.over; {
 		again = false
 		s.batches = slices.DeleteFunc(s.batches, func(b *batch) bool {
 			moved, over := s.advance(b, now)
 			again = again || moved
 			return over
 		})
+		s.forgetRemoved()
+		s.forgetLoggers()
+		again = s.lookAtEnd(now) || again
 	}
 	if s.first != nil && !slices.Contains(s.batches, s.first) {
 		s.first = nil
@@ -340,9 +343,6 @@ func (s *Supervisor) turn(now time.Time) {
 		}
 	}
 	s.waiters = slices.DeleteFunc(s.waiters, func(w *waiter) bool { return w.look() })
-	s.forgetRemoved()
-	s.forgetLoggers()
-	s.lookAtEnd(now)
 }
 
 // earliest reports the next deadline, zero for none.
