@@ -191,7 +191,8 @@ func (s *Server) Serve() error {
 }
 
 // Close removes the socket and the FIFO if they are still ours, ends what is
-// going on, and returns when all of it has ended, or after two seconds.
+// going on, and returns when all of it has ended, or after two seconds. A
+// handler must not call it: it would wait for itself.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	if s.closed {
