@@ -15,6 +15,7 @@ import (
 const (
 	consoleQueue = 1 << 20 // bytes that may wait, those in write(2) included
 	consoleWrite = 64 << 10
+	keepQueue    = 4 << 10 // of an empty queue's memory
 	selfName     = "pazinit"
 )
 
@@ -263,7 +264,9 @@ func (c *console) run() {
 		c.mu.Lock()
 		if len(c.buf) == 0 {
 			c.writing = false
-			c.buf = nil
+			if cap(c.buf) > keepQueue {
+				c.buf = nil
+			}
 			for _, e := range c.empty {
 				close(e)
 			}

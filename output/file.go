@@ -47,6 +47,7 @@ type file struct {
 	base    int64 // bytes in the files before this one since it was opened first
 	limit   int64 // rotateSize as the turn began
 	keep    int
+	special bool    // not a regular file
 	owner   *stream // who wrote last and may go on inside its line
 	mid     bool    // the last byte is not a newline
 	checked int64
@@ -111,6 +112,9 @@ func (f *file) acquire(s *stream) bool {
 	f.gate.free--
 	f.busy = true
 	f.limit, f.keep = f.rotateSize, f.rotateKeep
+	if f.special {
+		f.limit = 0
+	}
 	return true
 }
 
@@ -207,10 +211,11 @@ func (f *file) open() error {
 	}
 	f.base += f.size
 	f.fd, f.size, f.mid, f.owner = fd, 0, false, nil
-	if st.Mode&unix.S_IFMT == unix.S_IFREG {
-		f.size = st.Size
-	} else {
+	if f.special = st.Mode&unix.S_IFMT != unix.S_IFREG; f.special {
 		f.limit = 0
+		_ = unix.SetNonblock(fd, false) // a slow reader of it makes its workers wait
+	} else {
+		f.size = st.Size
 	}
 	f.checked = time.Now().UnixNano()
 	f.markMu.Lock()
@@ -272,6 +277,7 @@ func (f *file) write(s *stream, data []byte, t int64, kind ending) {
 			return
 		}
 	}
+	f.trouble.over(f.hub, t)
 	f.owner = s
 	if kind == last {
 		f.owner = nil

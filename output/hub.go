@@ -77,6 +77,7 @@ type Hub struct {
 	queue   []*stream     // ready; queue[qhead:]
 	qhead   int
 	running int
+	dirty   bool // a buffer has more than its first page
 	timers  timerHeap
 	buffers [][]byte
 }
@@ -278,6 +279,7 @@ func (h *Hub) run() {
 		h.mu.Unlock()
 		more, n := s.turn(b)
 		h.mu.Lock()
+		h.dirty = h.dirty || n > 2<<10
 		if s.sink.waits() {
 			h.running++
 		}
@@ -286,9 +288,10 @@ func (h *Hub) run() {
 	}
 	h.running--
 	h.startRunner()
-	quiet := len(h.timers) == 0 && h.qhead == len(h.queue)
+	tidy := h.dirty && len(h.timers) == 0 && h.qhead == len(h.queue)
 	if len(h.buffers) < keepBuffer && h.wakefd >= 0 {
-		if quiet {
+		if tidy {
+			h.dirty = false
 			releasePages(b)
 			for _, o := range h.buffers {
 				releasePages(o)
@@ -426,36 +429,51 @@ func (h *Hub) notice(msg string) {
 
 // trouble counts what one sink lost and says so at most once a minute.
 type trouble struct {
-	mu    sync.Mutex
-	what  string // "write /var/log/x"
-	lost  uint64 // not yet said
-	said  time.Time
-	total *atomic.Uint64
-	ours  bool // it is pazinit's own log that fails: say it on the console
+	what  string         // "write /var/log/x"
+	total *atomic.Uint64 // of Lost
+	ours  bool           // it is pazinit's own log that fails: say it on the console
+	lost  atomic.Uint64  // not yet said
+
+	mu   sync.Mutex
+	said int64 // unix nanoseconds
 }
 
 func (t *trouble) fail(h *Hub, err error, n int) {
 	t.total.Add(uint64(n))
-	t.mu.Lock()
-	t.lost += uint64(n)
-	now := time.Now()
-	if !t.said.IsZero() && now.Sub(t.said) < sayEvery {
-		t.mu.Unlock()
-		return
-	}
-	lost := t.lost
-	t.lost, t.said = 0, now
-	t.mu.Unlock()
+	t.lost.Add(uint64(n))
 	why := err.Error()
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		why = "disk full"
 	}
-	msg := fmt.Sprintf("%s: %s: %d bytes not written", t.what, why, lost)
-	if t.ours {
-		h.err.note([]byte(msg), now.UnixNano(), "warning")
+	t.say(h, why, time.Now().UnixNano())
+}
+
+// over is called when a write succeeded: what was lost meanwhile may not have
+// been said yet.
+func (t *trouble) over(h *Hub, now int64) {
+	if t.lost.Load() > 0 {
+		t.say(h, "goes on", now)
+	}
+}
+
+func (t *trouble) say(h *Hub, why string, now int64) {
+	t.mu.Lock()
+	if t.said != 0 && now-t.said < int64(sayEvery) {
+		t.mu.Unlock()
 		return
 	}
-	h.notice(msg)
+	t.said = now
+	lost := t.lost.Swap(0)
+	t.mu.Unlock()
+	msg := t.what + ": " + why
+	if lost > 0 {
+		msg += fmt.Sprintf(": %d bytes not written", lost)
+	}
+	if t.ours {
+		h.err.note([]byte(msg), now, "warning")
+	} else {
+		h.notice(msg)
+	}
 }
 
 // A timerEntry is stale when its stream was given something else to do.

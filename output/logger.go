@@ -110,6 +110,9 @@ func (l *Logger) close() {
 		l.rfd = -1
 	}
 	delete(l.hub.loggers, l)
+	list := l.waiting
+	l.waiting = nil
+	l.hub.wake(list) // what they have is lost, and counted
 }
 
 // ready is called when the pipe has room again. Hub.mu is held.

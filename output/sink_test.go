@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -448,4 +449,96 @@ func dup(t *testing.T, fd int) *os.File {
 	f := os.NewFile(uintptr(n), "dup")
 	t.Cleanup(func() { f.Close() })
 	return f
+}
+
+// What a run did to its pipe does not meet the next one.
+func TestFilesAreBlockingAgain(t *testing.T) {
+	h, _ := newHub(t, Options{})
+	src := newSource(t, h, Config{})
+	out, _ := src.Files()
+	if err := unix.SetNonblock(out, true); err != nil {
+		t.Fatal(err)
+	}
+	out, _ = src.Files()
+	if flags, err := unix.FcntlInt(uintptr(out), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK != 0 {
+		t.Errorf("flags = %#x, %v, want no O_NONBLOCK", flags, err)
+	}
+}
+
+// A line that is longer than 64 KiB, into a file that another uses meanwhile.
+func TestLongLineInSharedFile(t *testing.T) {
+	h, _ := newHub(t, Options{})
+	path := filepath.Join(t.TempDir(), "log")
+	to := Target{Kind: "file", Path: path}
+	a := newSource(t, h, Config{Name: "shop:a.1", Stdout: to})
+	b := newSource(t, h, Config{Name: "shop:b.1", Stdout: to})
+	ao, _ := a.Files()
+	bo, _ := b.Files()
+	long := strings.Repeat("x", maxLine)
+	say(t, ao, long+"rest")
+	for len(a.Tail(Query{Lines: 1})) == 0 { // the piece is out
+		runtime.Gosched()
+	}
+	say(t, bo, "other\n")
+	await(t, "flush", b.Flush())
+	say(t, ao, "\n")
+	await(t, "flush", a.Flush())
+	if got, want := read(t, path), long+"\\\nother\nrest\n"; got != want {
+		t.Errorf("file = %s", differ(got, want))
+	}
+}
+
+// A FIFO as a file: its reader's slowness is its worker's, its absence is said.
+func TestFifo(t *testing.T) {
+	var said notices
+	h, _ := newHub(t, Options{Notice: said.add})
+	path := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	src := newSource(t, h, Config{Stdout: Target{Kind: "file", Path: path, RotateSize: 10}})
+	out, _ := src.Files()
+	say(t, out, "lost\n")
+	await(t, "flush", src.Flush())
+	if got := said.get(); len(got) != 1 || !strings.Contains(got[0], path) || h.Lost().Files != 5 {
+		t.Errorf("notices = %q, lost %d, want one of the FIFO, 5", got, h.Lost().Files)
+	}
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	all := numbers(1, 50_000)
+	go func() { _ = sayAll(out, []byte(all)) }()
+	var got []byte
+	b := make([]byte, 10_000)
+	for len(got) < len(all) {
+		n, err := unix.Read(fd, b)
+		switch {
+		case n > 0:
+			got = append(got, b[:n]...)
+		case err == unix.EAGAIN || n == 0:
+			time.Sleep(time.Millisecond)
+		default:
+			t.Fatal(err)
+		}
+	}
+	if string(got) != all {
+		t.Errorf("reader got %s", differ(string(got), all))
+	}
+}
+
+func TestTroubleIsSaidOnceAMinute(t *testing.T) {
+	var said notices
+	h, _ := newHub(t, Options{Notice: said.add})
+	tr := trouble{what: "write x", total: &h.lost.files}
+	tr.fail(h, unix.ENOSPC, 3)
+	tr.fail(h, unix.ENOSPC, 4)
+	tr.over(h, time.Now().UnixNano())
+	tr.over(h, time.Now().Add(2*time.Minute).UnixNano())
+	tr.over(h, time.Now().Add(4*time.Minute).UnixNano())
+	want := []string{"write x: disk full: 3 bytes not written", "write x: goes on: 4 bytes not written"}
+	if got := said.get(); !slices.Equal(got, want) {
+		t.Errorf("notices = %q, want %q", got, want)
+	}
 }

@@ -201,10 +201,16 @@ func (src *Source) Name() string { return src.cfg.Name }
 
 // Files returns the descriptors to make a child's 1 and 2 of. They belong to
 // the Source, have close-on-exec set, and stay the same over restarts; after
-// Close they are -1.
+// Close they are -1. Call it before each start: an earlier run may have left its
+// end O_NONBLOCK, which Files takes off.
 func (src *Source) Files() (stdout, stderr int) {
 	src.hub.mu.Lock()
 	defer src.hub.mu.Unlock()
+	for _, s := range src.streams {
+		if s != nil && s.wfd >= 0 {
+			_ = unix.SetNonblock(s.wfd, false)
+		}
+	}
 	return src.fds[isStdout], src.fds[isStderr]
 }
 
