@@ -50,6 +50,10 @@ type Config struct {
 	User     int      // its uid and gid; 0: the test's own
 	Args     []string // after "run -c p.yaml --socket D/s"
 	Exec     []string // instead: "-- CMD ARGS", exec mode
+	Argv     []string // instead: everything after the program's name
+	Wrap     []string // a command that executes what follows it, the program
+	Parent   string   // where the rig's folder is made; "": the temporary folder
+	Socket   string   // where the socket is to be expected; "": D/s
 	Env      []string // of the supervisor, added to PATH
 	Files    map[string]string
 
@@ -102,7 +106,7 @@ func New(t testing.TB, c Config) *Rig {
 		NeedRoot(t)
 	}
 	n := count.Add(1)
-	dir, err := os.MkdirTemp("", "pz")
+	dir, err := os.MkdirTemp(c.Parent, "pz")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,6 +115,9 @@ func New(t testing.TB, c Config) *Rig {
 		Cgroup: fmt.Sprintf("rig.%d-%d", os.Getpid(), n),
 		marker: fmt.Sprintf("PAZINIT_TEST_RIG=%d.%d.%d", os.Getpid(), n, time.Now().UnixNano()),
 		ended:  make(chan struct{}), news: make(chan struct{}),
+	}
+	if c.Socket != "" {
+		r.Socket = r.Expand(c.Socket)
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	t.Cleanup(r.cleanup)
@@ -247,10 +254,14 @@ func (r *Rig) start() {
 	} else if c.User != 0 {
 		attr.Credential = &syscall.Credential{Uid: uint32(c.User), Gid: uint32(c.User)}
 	}
-	if c.Exec != nil {
+	argv = append(argv, c.Wrap...)
+	switch {
+	case c.Argv != nil:
+		argv = append(append(argv, Binary), c.Argv...)
+	case c.Exec != nil:
 		argv = append(argv, Binary, "--")
 		argv = append(argv, c.Exec...)
-	} else {
+	default:
 		argv = append(argv, Binary, "run", "-c", "p.yaml", "--socket", r.Socket)
 		argv = append(argv, c.Args...)
 	}
@@ -313,7 +324,7 @@ func (r *Rig) start() {
 		// Until it has become the program, it would miss a signal.
 		r.Until("the supervisor is executed", func() bool {
 			exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", r.PID))
-			return err == nil && exe == Binary || r.hasEnded()
+			return err == nil && strings.HasSuffix(exe, Binary) || r.hasEnded() // in a chroot, it is longer
 		})
 	}
 }
