@@ -100,8 +100,9 @@ func (c *command) supervise(args []string, named bool) int {
 	case errors.As(err, &inUse) && o.ifNotRunning:
 		fmt.Fprintf(c.stdout, "pazinit: %v\n", err)
 		return 0
-	case errors.As(err, &folder) && o.socket == "" && cfg.SocketPath == "":
-		// No write is mandatory: without a place for it there is no socket.
+	case errors.As(err, &folder) && (!folder.Unsafe || !o.named(cfg)):
+		// No write is mandatory: without a place for it there is no socket. Only a
+		// folder that was asked for and cannot be trusted is refused.
 		fmt.Fprintf(c.stderr, "pazinit: without a control socket: %v\n", err)
 	case err != nil:
 		return c.fail(1, "%v", err)
@@ -170,6 +171,11 @@ func (o *options) socketPath(cfg *procfile.Config) string {
 		path = abs
 	}
 	return path
+}
+
+// named reports whether somebody said where the socket is to be.
+func (o *options) named(cfg *procfile.Config) bool {
+	return o.socket != "" || os.Getenv("PAZINIT_SOCKET") != "" || cfg.SocketPath != ""
 }
 
 // listen opens the control socket and the FIFO.

@@ -1,0 +1,106 @@
+package pazinit
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/pazinit/pazinit/"
+
+// mayImport is who may know whom: cmd knows init, init knows the leaves, and a
+// leaf knows nobody. A package that is not named here is a mistake, too.
+var mayImport = map[string][]string{
+	"cmd/pazinit":             {"init", "control", "procfile", "output", "reaper", "cgroupfs"},
+	"init":                    {"init/internal/lifecycle", "cgroupfs", "control", "output", "procfile", "reaper"},
+	"init/internal/lifecycle": {},
+	"cgroupfs":                {},
+	"control":                 {},
+	"output":                  {},
+	"procfile":                {},
+	"reaper":                  {"reaper/internal/early"},
+	"reaper/internal/early":   {},
+}
+
+// linked are the modules that the program is made of: each is paid for in PID
+// 1's memory.
+var linked = []string{"github.com/kballard/go-shellquote", "go.yaml.in/yaml/v3", "golang.org/x/sys", "golang.org/x/term"}
+
+func list(t *testing.T, args ...string) []string {
+	t.Helper()
+	cmd := exec.Command("go", append([]string{"list"}, args...)...)
+	cmd.Dir = ".."
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list %v: %v", args, err)
+	}
+	return strings.Split(strings.TrimSpace(string(out)), "\n")
+}
+
+func TestImports(t *testing.T) {
+	for _, line := range list(t, "-f", "{{.ImportPath}} {{join .Imports \" \"}}", "./...") {
+		f := strings.Fields(line)
+		pkg := strings.TrimPrefix(f[0], module)
+		if strings.HasPrefix(pkg, "tests/") || strings.HasPrefix(pkg, "examples/") {
+			if slices.Contains(f[1:], module+"init") {
+				t.Errorf("%s imports init: it is to use the built binary", pkg)
+			}
+			continue
+		}
+		allowed, known := mayImport[pkg]
+		if !known {
+			t.Errorf("package %s has no row in mayImport", pkg)
+		}
+		for _, imp := range f[1:] {
+			if ours, ok := strings.CutPrefix(imp, module); ok && !slices.Contains(allowed, ours) {
+				t.Errorf("%s imports %s", pkg, ours)
+			}
+		}
+	}
+}
+
+func TestLinkedModules(t *testing.T) {
+	var got []string
+	for _, m := range list(t, "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}}{{end}}{{end}}", "./cmd/pazinit") {
+		if m != "" && !slices.Contains(got, m) {
+			got = append(got, m)
+		}
+	}
+	for _, m := range got {
+		if !slices.Contains(linked, m) {
+			t.Errorf("the program links %s", m)
+		}
+	}
+	// regexp is there for the YAML library.
+	for _, pkg := range list(t, "-deps", "./cmd/pazinit") {
+		switch pkg {
+		case "net", "net/http", "os/exec", "text/template", "log/slog", "os/user":
+			t.Errorf("the program links %s: PID 1 pays for it in memory, or it starts children behind the reaper's back", pkg)
+		}
+	}
+}
+
+// Every folder of the design that has code has a package comment in doc.go or
+// elsewhere; go vet does not look.
+func TestPackagesSayWhatTheyDo(t *testing.T) {
+	for pkg := range mayImport {
+		files, _ := filepath.Glob(filepath.Join("..", pkg, "*.go"))
+		found := false
+		for _, f := range files {
+			b, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.HasSuffix(f, "_test.go") && (strings.Contains(string(b), "\n// Package ") || strings.HasPrefix(string(b), "// Package ") || strings.HasPrefix(string(b), "// Command ")) {
+				found = true
+			}
+		}
+		if !found {
+			t.Errorf("%s has no package comment", pkg)
+		}
+	}
+}
