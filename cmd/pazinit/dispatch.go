@@ -24,6 +24,8 @@ func (c *command) dispatch(args []string) int {
 	case "--version":
 		fmt.Fprintln(c.stdout, versionText())
 		return 0
+	case "complete": // for the scripts of completion; not in the table of verbs
+		return c.complete(args[1:])
 	}
 	if control.Lookup(args[0]) != nil {
 		return c.client(args)
@@ -79,8 +81,23 @@ Flags of run:
 	b.WriteString(runFlags)
 	b.WriteString("\nVerbs (pazinit help VERB explains one):\n")
 	for _, v := range control.Verbs() {
-		fmt.Fprintf(&b, "  %-30s %s\n", v.Synopsis(), v.Short)
+		fmt.Fprintf(&b, "  %-28s %s\n", v.Synopsis(), v.Short)
 	}
-	b.WriteString("\nExit statuses of the verbs: 0 done, 1 failed, 2 usage, 3 not running, 4 no such name,\n5 not allowed, 6 no supervisor, 7 timed out.\n")
+	b.WriteString("\nNAME is shop:web.2, shop:web, web, shop:*, a glob or all.\n")
+	b.WriteString("\nExit statuses of the verbs: 0 done, 1 failed, 2 usage, 3 not running,\n4 no such name, 5 not allowed, 6 no supervisor, 7 timed out.\n")
 	return b.String()
+}
+
+// runHelp explains supervising.
+func runHelp() string {
+	return `pazinit run [FLAGS] [NAME…]: supervise the workers of a Procfile
+
+Without flags it takes /etc/pazinit/pazinit.yaml, ./pazinit.yaml or ./Procfile,
+the first that there is. With names it starts only those workers.
+
+` + runFlags + `
+Exit status: 0 after a requested stop; that of the essential worker that ended,
+or of the first failed one when none can run again; 1 when it cannot supervise,
+2 for a bad configuration.
+`
 }
