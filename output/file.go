@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -53,6 +54,7 @@ type file struct {
 	checked int64
 	noTurn  int64 // unix ns: no rotation before it
 
+	turns  atomic.Uint64 // odd while something is written
 	markMu sync.Mutex
 	marks  []mark
 	end    int64 // base+size after the last write
@@ -197,7 +199,7 @@ func (f *file) open() error {
 	const flags = unix.O_WRONLY | unix.O_APPEND | unix.O_CREAT | unix.O_NONBLOCK
 	fd, err := openFd(f.path, flags, 0o640)
 	if err == unix.ENOENT && f.mkdir {
-		if unix.Mkdir(filepath.Dir(f.path), 0o755) == nil {
+		if e := unix.Mkdir(filepath.Dir(f.path), 0o755); e == nil || e == unix.EEXIST {
 			fd, err = openFd(f.path, flags, 0o640)
 		}
 	}
@@ -238,6 +240,8 @@ func (f *file) removed() bool {
 }
 
 func (f *file) write(s *stream, data []byte, t int64, kind ending) {
+	f.turns.Add(1)
+	defer f.turns.Add(1)
 	if f.fd >= 0 && t-f.checked > aliveEvery {
 		f.checked = t
 		if f.removed() {

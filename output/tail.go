@@ -178,38 +178,21 @@ func (src *Source) oldParts(snap snapshot, q Query, since int64) []oldPart {
 			}
 		}
 		p := oldPart{src: src, stream: name}
-		var ids [][2]uint64
-		for n := 0; n <= keep; n++ {
-			fd, err := openFd(f.name(n), unix.O_RDONLY|unix.O_NONBLOCK, 0)
-			if err != nil {
+		var filed, seen int64
+		for range 8 { // until nothing was written meanwhile
+			turns := f.turns.Load()
+			p.open(f, keep)
+			filed, seen = 0, 0
+			for _, o := range src.streams {
+				if o != nil && o.sink == s.sink {
+					filed += o.filed.Load()
+					seen += snap.seen[o.which]
+				}
+			}
+			if turns%2 == 0 && turns == f.turns.Load() {
 				break
 			}
-			var st unix.Stat_t
-			id := [2]uint64{}
-			if err := unix.Fstat(fd, &st); err == nil {
-				id = [2]uint64{uint64(st.Dev), st.Ino}
-			}
-			if st.Mode&unix.S_IFMT != unix.S_IFREG || slices.Contains(ids, id) {
-				unix.Close(fd) // rotated meanwhile: it is there already
-				continue
-			}
-			ids = append(ids, id)
-			p.fds = append(p.fds, fd)
-			p.sizes = append(p.sizes, st.Size)
-			p.all += st.Size
-		}
-		// The ring is ahead of the file by what is being written just now.
-		f.markMu.Lock()
-		p.marks = slices.Clone(f.marks)
-		end := f.end
-		f.markMu.Unlock()
-		p.base = end - p.all
-		filed, seen := int64(0), int64(0)
-		for _, o := range src.streams {
-			if o != nil && o.sink == s.sink {
-				filed += o.filed.Load()
-				seen += snap.seen[o.which]
-			}
+			time.Sleep(time.Millisecond)
 		}
 		p.cutEnd(max(0, have+filed-seen))
 		p.from = p.all
@@ -219,6 +202,34 @@ func (src *Source) oldParts(snap snapshot, q Query, since int64) []oldPart {
 		out = append(out, p)
 	}
 	return out
+}
+
+// open opens f and its rotated files.
+func (p *oldPart) open(f *file, keep int) {
+	p.close()
+	p.sizes, p.all = nil, 0
+	var ids [][2]uint64
+	for n := 0; n <= keep; n++ {
+		fd, err := openFd(f.name(n), unix.O_RDONLY|unix.O_NONBLOCK, 0)
+		if err != nil {
+			break
+		}
+		var st unix.Stat_t
+		err = unix.Fstat(fd, &st)
+		id := [2]uint64{uint64(st.Dev), st.Ino}
+		if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || slices.Contains(ids, id) {
+			unix.Close(fd) // rotated meanwhile: it is there already
+			continue
+		}
+		ids = append(ids, id)
+		p.fds = append(p.fds, fd)
+		p.sizes = append(p.sizes, st.Size)
+		p.all += st.Size
+	}
+	f.markMu.Lock()
+	p.marks = slices.Clone(f.marks)
+	p.base = f.end - p.all
+	f.markMu.Unlock()
 }
 
 func closeAll(old []oldPart) []oldPart {

@@ -229,3 +229,27 @@ func TestSlowFollowerIsTold(t *testing.T) {
 		t.Error("followers remain after Close")
 	}
 }
+
+// While the worker goes on printing, the files' part and the ring's part of a
+// tail meet without a gap or a repetition.
+func TestTailWhileWriting(t *testing.T) {
+	h, _ := newHub(t, Options{RingSize: 4096})
+	src := newSource(t, h, Config{Stdout: Target{Kind: "file", Path: filepath.Join(t.TempDir(), "log"), RotateSize: 20_000, RotateKeep: 100}})
+	out, _ := src.Files()
+	done := make(chan struct{})
+	const lines = 50_000
+	go func() {
+		defer close(done)
+		for i := 1; i <= lines; i++ {
+			_ = sayAll(out, []byte(fmt.Sprintf("line %d\n", i)))
+		}
+	}()
+	for n := 0; n < lines; {
+		got := src.Tail(Query{Lines: -1})
+		n = len(got)
+		if want := numbers(1, n); text(got) != want {
+			t.Fatalf("Tail = %s", differ(text(got), want))
+		}
+	}
+	await(t, "worker", done)
+}
