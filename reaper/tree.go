@@ -152,8 +152,10 @@ func (r *Reaper) knows(pid int) bool {
 
 // Tree finds the living processes of a run without a cgroup: those descendants
 // of ours that carry the run's token in their environment or, where the
-// environment does not tell, are in the session, in the group or below leader.
-// It reads all of /proc and may block on a process that hangs.
+// environment does not tell, are leader or in its session or group, and all that
+// live below one of these, whatever their environment says (a supervisor below
+// us has tokens of its own). It reads all of /proc and may block on a process
+// that hangs.
 //
 // It is best effort: a program that clears its environment, leaves its session
 // and is orphaned is not found.
@@ -174,53 +176,45 @@ func Tree(leader int, token string) []Proc {
 			all[pid] = s
 		}
 	}
-	self := os.Getpid()
-	member := make(map[int]bool, len(all))
+	below := make(map[int][]int, len(all))
+	for pid, p := range all {
+		below[p.ppid] = append(below[p.ppid], pid)
+	}
 	env := make([]byte, 256<<10)
-	var belongs func(pid, depth int) bool
-	belongs = func(pid, depth int) bool {
-		s, ok := all[pid]
-		if !ok || pid == self || pid == 0 || depth > 1000 {
-			return false
-		}
-		if m, ok := member[pid]; ok {
-			return m
-		}
-		m := pid == leader
-		if !m {
-			switch tokenOf(pid, token, env) {
-			case tokenMine:
-				m = true
-			case tokenOther:
-				m = false
-			case tokenNone:
-				m = s.session == leader || s.pgrp == leader || belongs(s.ppid, depth+1)
-			}
-		}
-		member[pid] = m
-		return m
+	if leader > 0 && tokenOf(leader, token, env) == tokenOther {
+		leader = 0 // its number was given away, so nothing is left of its session and group
 	}
 	var out []Proc
-	for pid, s := range all {
-		if !s.dead && descends(all, pid, self) && belongs(pid, 0) {
-			out = append(out, s.Proc)
+	type look struct {
+		pid  int
+		mine bool
+	}
+	seen := map[int]bool{os.Getpid(): true} // numbers move while /proc is read: there may be circles
+	todo := []look{{pid: os.Getpid()}}
+	for len(todo) > 0 {
+		at := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		for _, pid := range below[at.pid] {
+			if seen[pid] {
+				continue
+			}
+			seen[pid] = true
+			p, mine := all[pid], at.mine
+			if !mine {
+				switch tokenOf(pid, token, env) {
+				case tokenMine:
+					mine = true
+				case tokenNone:
+					mine = leader > 0 && (pid == leader || p.session == leader || p.pgrp == leader)
+				}
+			}
+			if mine && !p.dead {
+				out = append(out, p.Proc)
+			}
+			todo = append(todo, look{pid, mine})
 		}
 	}
 	return out
-}
-
-func descends(all map[int]stat, pid, from int) bool {
-	for range len(all) {
-		s, ok := all[pid]
-		if !ok || pid == from {
-			return false
-		}
-		if s.ppid == from {
-			return true
-		}
-		pid = s.ppid
-	}
-	return false
 }
 
 const (
