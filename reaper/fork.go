@@ -151,13 +151,21 @@ func (f *flight) fork(cgroup int) (pid, failed int, err error) {
 		f.args = forkArgs{clone: uintptr(unsafe.Pointer(&f.clone)), size: unsafe.Sizeof(f.clone)}
 		r = f.run()
 	}
-	if e := unix.Errno(-r); cgroup < 0 && r > maxPID && (e == unix.ENOSYS || e == unix.EPERM || e == unix.EINVAL) {
+	if e := unix.Errno(-r); r > maxPID && (e == unix.ENOSYS || e == unix.EPERM || e == unix.EINVAL || e == unix.E2BIG) {
 		// A seccomp filter or an old kernel refuses clone3: the child then resets
-		// its signals itself, and the parent finds the pidfd by the pid.
-		noClone3.Store(true)
-		reset := resetOps(allSignals())
-		f.ops = append(reset, f.ops...)
-		f.steps = append(make([]string, len(reset)), f.steps...)
+		// its signals and enters its cgroup itself, and the parent finds the pidfd
+		// by the pid.
+		if cgroup < 0 || e == unix.ENOSYS { // else it may be the cgroup's fault
+			noClone3.Store(true)
+		}
+		rest, steps := f.ops, f.steps
+		f.ops = resetOps(allSignals())
+		f.steps = make([]string, len(f.ops), len(f.ops)+2+len(steps))
+		if cgroup >= 0 {
+			f.add("enter cgroup", 0, unix.SYS_OPENAT, uintptr(cgroup), f.bytes("cgroup.procs"), unix.O_WRONLY|unix.O_CLOEXEC)
+			f.add("enter cgroup", opResult, unix.SYS_WRITE, 0, f.bytes("0"), 1)
+		}
+		f.ops, f.steps = append(f.ops, rest...), append(f.steps, steps...)
 		f.args = forkArgs{
 			flags: unix.CLONE_VM | unix.CLONE_VFORK | unix.CLONE_PARENT_SETTID | uintptr(unix.SIGCHLD),
 			ptid:  uintptr(unsafe.Pointer(&f.pid)),

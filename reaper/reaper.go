@@ -87,6 +87,8 @@ type Reaper struct {
 	null    int    // /dev/null, read and write
 	std     [3]int // copies of our own 0, 1 and 2 above 2, or null
 	actChld sigaction
+
+	closeHow uintptr // close_range's flags
 }
 
 const (
@@ -117,6 +119,7 @@ func New(o Options) (*Reaper, error) {
 			r.std[i] = r.null // closed when we were started
 		}
 	}
+	r.closeHow = closeOthers()
 	rtSigaction(unix.SIGCHLD, nil, &r.actChld)
 	r.own.limits()
 	if o.Raise {
@@ -124,6 +127,8 @@ func New(o Options) (*Reaper, error) {
 	}
 	if o.Subreaper {
 		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			r.ended = true
+			r.closeFiles()
 			return nil, fmt.Errorf("become a subreaper: %w", err)
 		}
 	}
