@@ -1,6 +1,7 @@
 package pazinit
 
 import (
+	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,6 +60,46 @@ func TestImports(t *testing.T) {
 			if ours, ok := strings.CutPrefix(imp, module); ok && !slices.Contains(allowed, ours) {
 				t.Errorf("%s imports %s", pkg, ours)
 			}
+		}
+	}
+}
+
+var update = flag.Bool("update", false, "rewrite what is generated from the code")
+
+// TestArchitecture prints who imports whom into the documentation.
+func TestArchitecture(t *testing.T) {
+	var lines []string
+	for _, line := range list(t, "-f", "{{.ImportPath}} {{join .Imports \" \"}}", "./cmd/...", "./init/...", "./reaper/...") {
+		f := strings.Fields(line)
+		var ours []string
+		for _, imp := range f[1:] {
+			if name, ok := strings.CutPrefix(imp, module); ok {
+				ours = append(ours, name)
+			}
+		}
+		if len(ours) > 0 {
+			lines = append(lines, strings.TrimPrefix(f[0], module)+" → "+strings.Join(ours, ", "))
+		}
+	}
+	const file = "../ARCHITECTURE.md"
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, rest, ok := strings.Cut(string(b), "<!-- imports:")
+	mark, rest, ok2 := strings.Cut(rest, "-->\n")
+	_, tail, ok3 := strings.Cut(rest, "<!-- end -->")
+	if !ok || !ok2 || !ok3 {
+		t.Fatalf("%s has no block imports", file)
+	}
+	want := head + "<!-- imports:" + mark + "-->\n```\n" + strings.Join(lines, "\n") + "\n```\n<!-- end -->" + tail
+	switch {
+	case want == string(b):
+	case !*update:
+		t.Errorf("block imports of %s is not what the code has; run with -update:\n%s", file, strings.Join(lines, "\n"))
+	default:
+		if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

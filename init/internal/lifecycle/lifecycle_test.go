@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -332,5 +333,82 @@ func TestWindow(t *testing.T) {
 		if in.State() == Fatal {
 			t.Fatalf("FATAL at %s: a death every 15 s is four a minute", now)
 		}
+	}
+}
+
+// TestDiagram prints the edges between the states, as Step has them, into the
+// documentation: what is there cannot be older than the code.
+func TestDiagram(t *testing.T) {
+	now := time.Unix(1000, 0)
+	edges := map[string][]string{}
+	for s := range numStates {
+		for k := range numKinds {
+			for _, c := range []struct {
+				left  bool
+				life  time.Duration
+				label string
+			}{{false, 0, ""}, {false, time.Hour, " (healthy)"}, {true, 0, " (something left)"}} {
+				if k != Ended && (c.left || c.life != 0) {
+					continue
+				}
+				for _, p := range []RestartPolicy{Always, Never} {
+					in := at(t, s, now)
+					in.Policy.Restart = p
+					in.consecutive = 1
+					ev := Event{Kind: k, Left: c.left, Code: 1}
+					if k >= Spawned && k != Deadline {
+						ev.Run = in.Run()
+					}
+					if k == Gone {
+						in.ended = true
+					}
+					if k == Deadline && in.Deadline().IsZero() {
+						continue
+					}
+					when := now.Add(c.life)
+					if k == Deadline {
+						when = in.Deadline()
+					}
+					in.Step(when, ev)
+					if in.State() != s {
+						key := fmt.Sprintf("%-8s → %s", s, in.State())
+						edges[key] = append(edges[key], k.String()+c.label)
+					}
+				}
+			}
+		}
+	}
+	var lines []string
+	for key, evs := range edges {
+		slices.Sort(evs)
+		lines = append(lines, fmt.Sprintf("%-20s %s", key, strings.Join(slices.Compact(evs), ", ")))
+	}
+	slices.Sort(lines)
+	block(t, "../../../ARCHITECTURE.md", "states", lines)
+}
+
+// block compares, or with -update replaces, the block of a document that name marks.
+func block(t *testing.T, file, name string, lines []string) {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, rest, ok := strings.Cut(string(b), "<!-- "+name+":")
+	mark, rest, ok2 := strings.Cut(rest, "-->\n")
+	_, tail, ok3 := strings.Cut(rest, "<!-- end -->")
+	if !ok || !ok2 || !ok3 {
+		t.Fatalf("%s has no block %s", file, name)
+	}
+	want := head + "<!-- " + name + ":" + mark + "-->\n```\n" + strings.Join(lines, "\n") + "\n```\n<!-- end -->" + tail
+	if want == string(b) {
+		return
+	}
+	if !*update {
+		t.Errorf("block %s of %s is not what the code has; run with -update:\n%s", name, file, strings.Join(lines, "\n"))
+		return
+	}
+	if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
+		t.Fatal(err)
 	}
 }
