@@ -50,8 +50,8 @@ func openFiles() []string {
 	var out []string
 	for _, n := range names {
 		to, err := os.Readlink("/proc/self/fd/" + n.Name())
-		// The poller's own come when they are first needed and stay.
-		if err == nil && !strings.Contains(to, "eventpoll") && !strings.Contains(to, "eventfd") && !strings.HasPrefix(to, "/proc/") {
+		// The runtime's own come when they are first needed and stay.
+		if err == nil && !strings.HasPrefix(to, "/sys/fs/cgroup/") && !strings.Contains(to, "eventpoll") && !strings.Contains(to, "eventfd") && !strings.HasPrefix(to, "/proc/") {
 			out = append(out, n.Name()+"="+to)
 		}
 	}
