@@ -320,8 +320,7 @@ func (s *Supervisor) ended(in *instance, run uint64, leader int, x *control.Exit
 
 // awaitEmpty has the loop told when nothing lives in g any more.
 func (s *Supervisor) awaitEmpty(in *instance, g *cgroupfs.Group, run uint64) {
-	var empty func()
-	empty = func() {
+	empty := func() {
 		s.post(func() {
 			if in.life.State() != lifecycle.Stopping || in.life.Run() != run {
 				return

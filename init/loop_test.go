@@ -315,7 +315,7 @@ func TestScaleStopsTheHighestFirst(t *testing.T) {
 		if got, want := states(s), "web.1 RUNNING"; got != want {
 			t.Errorf("states = %s, want %s", got, want)
 		}
-		r = do(t, s, &control.Request{Verb: "scale", Names: []string{"web"}, Count: "-1"})
+		do(t, s, &control.Request{Verb: "scale", Names: []string{"web"}, Count: "-1"})
 		r = do(t, s, &control.Request{Verb: "scale", Names: []string{"web"}, Count: "+2"})
 		if got, want := states(s), "web.1 RUNNING, web.2 RUNNING"; got != want || r.Code != 0 {
 			t.Errorf("states = %s, code %d; want %s", got, r.Code, want)

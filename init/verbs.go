@@ -185,7 +185,7 @@ func (s *Supervisor) choose(p control.Peer, req *control.Request) (sel selection
 				sel.workers = append(sel.workers, w)
 			}
 		}
-		if refused && !(all && len(sel.instances)+len(sel.workers) > 0) {
+		if refused && (!all || len(sel.instances)+len(sel.workers) == 0) {
 			sel.bad = append(sel.bad, control.Result{Name: name, Message: denied(req, p).Error(), Code: control.ExitDenied})
 		}
 	}

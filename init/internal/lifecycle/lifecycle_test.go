@@ -198,10 +198,10 @@ var reach = [numStates][]Event{
 func at(t *testing.T, s State, now time.Time) *Instance {
 	t.Helper()
 	in := &Instance{Policy: defaultPolicy()}
-	switch s {
-	case Exited:
+	if s == Exited {
 		in.Policy.Restart = Never
-	case Fatal:
+	}
+	if s == Fatal {
 		in.Policy.MaxRestarts = 1
 	}
 	for _, ev := range reach[s] {
