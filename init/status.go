@@ -2,6 +2,7 @@ package pazinit
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/pazinit/pazinit/control"
@@ -57,8 +58,11 @@ func (w *worker) status() control.Status {
 func (s *Supervisor) verbStatus(ctx context.Context, p control.Peer, req *control.Request, send func(*control.Reply) error) (*control.Reply, error) {
 	sub := s.bus.Subscribe(control.FromNow, 0)
 	defer sub.Close()
-	for {
+	for shown := false; ; shown = true {
 		r, err := s.statusReply(p, req)
+		if shown && errors.Is(err, errEnded) {
+			return &control.Reply{}, nil
+		}
 		if err != nil || !req.Follow {
 			return r, err
 		}
