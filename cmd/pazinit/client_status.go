@@ -20,7 +20,8 @@ import (
 type screen struct {
 	fd            int
 	tty, color    bool
-	width, height int // 0 when not known: no limit
+	dumb          bool // a terminal without a cursor to move
+	width, height int  // 0 when not known: no limit
 }
 
 func screenOf(w io.Writer) (s screen) {
@@ -31,7 +32,8 @@ func screenOf(w io.Writer) (s screen) {
 	s.fd = int(f.Fd())
 	_, err := unix.IoctlGetTermios(s.fd, unix.TCGETS)
 	s.tty = err == nil
-	s.color = s.tty && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	s.dumb = os.Getenv("TERM") == "dumb"
+	s.color = s.tty && !s.dumb && os.Getenv("NO_COLOR") == ""
 	s.measure()
 	return s
 }
@@ -50,7 +52,7 @@ func (k *client) status(ctx context.Context, cl *control.Client) (*control.Reply
 	if !k.req.Follow {
 		return cl.Do(ctx, k.req, nil)
 	}
-	if k.screen.tty && !k.json {
+	if k.screen.tty && !k.screen.dumb && !k.json {
 		return k.watch(ctx, cl)
 	}
 	first := true
@@ -110,7 +112,7 @@ func (k *client) watch(ctx context.Context, cl *control.Client) (last *control.R
 		}
 		_, _ = k.out.WriteString("\x1b[H")
 		for _, line := range lines {
-			_, _ = k.out.WriteString(line + "\x1b[K\r\n")
+			_, _ = k.out.WriteString(line + "\x1b[K\n")
 		}
 		_, _ = k.out.WriteString("\x1b[J")
 		if err := k.out.Flush(); err != nil {
@@ -162,19 +164,12 @@ const leastReason = 12
 // supervisor told of them.
 func (k *client) table(list []control.Status, late time.Duration) []string {
 	now := time.Now()
-	rows := [][]string{heads[:]}
+	rows := [][]string{slices.Clone(heads[:])}
 	for i := range list {
 		rows = append(rows, row(&list[i], now, late))
 	}
 	if w := k.screen.width; w > 0 {
-		for _, col := range []int{colRestarts, colUptime, colPID} { // from the least to the most important
-			if w-lengthTo(rows, colReason) >= leastReason {
-				break
-			}
-			for _, r := range rows {
-				r[col] = ""
-			}
-		}
+		narrow(rows, w)
 	}
 	lines := align(rows, []int{colPID, colUptime, colRestarts})
 	for i, line := range lines {
@@ -185,6 +180,26 @@ func (k *client) table(list []control.Status, late time.Duration) []string {
 		lines[i] = line
 	}
 	return lines
+}
+
+// narrow empties columns, the least important ones first, until rows fit.
+func narrow(rows [][]string, width int) {
+	drop := func(col int) {
+		for _, r := range rows {
+			r[col] = ""
+		}
+	}
+	if width-lengthTo(rows, colReason) < leastReason {
+		drop(colRestarts)
+	}
+	if width-lengthTo(rows, colReason) < leastReason {
+		drop(colReason)
+	}
+	for _, col := range []int{colUptime, colPID} {
+		if lengthTo(rows, colReason) > width+2 {
+			drop(col)
+		}
+	}
 }
 
 func row(s *control.Status, now time.Time, late time.Duration) []string {

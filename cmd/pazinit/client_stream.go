@@ -112,7 +112,7 @@ func (p *prefixer) event(out *bufio.Writer, r *control.Reply) {
 	if e.Delay > 0 {
 		_, _ = out.WriteString("; next try in " + shortly(seconds(e.Delay)))
 	}
-	if e.Try > 0 {
+	if e.Try > 0 && (e.To == "BACKOFF" || e.To == "FATAL") {
 		fmt.Fprintf(out, " (unhealthy death %d)", e.Try)
 	}
 	_ = out.WriteByte('\n')
