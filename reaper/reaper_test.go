@@ -77,10 +77,10 @@ func rerun(t *testing.T, set func(*exec.Cmd)) bool {
 		set(cmd)
 	}
 	out, err := cmd.CombinedOutput()
-	if bytes.Contains(out, []byte("--- SKIP")) {
+	if bytes.Contains(out, []byte("--- SKIP: "+t.Name()+" ")) {
 		t.Skipf("%s", out)
 	}
-	if err != nil || !bytes.Contains(out, []byte("--- PASS")) {
+	if err != nil || !bytes.Contains(out, []byte("--- PASS: "+t.Name()+" ")) {
 		t.Errorf("in its own process: %v\n%s", err, out)
 	}
 	return false
