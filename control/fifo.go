@@ -57,7 +57,7 @@ func (s *Server) readFIFO() {
 	for {
 		m, err := s.fifo.Read(buf[n:])
 		if err != nil {
-			if s.ctx.Err() == nil {
+			if s.ctx.Err() == nil && !errors.Is(err, os.ErrClosed) {
 				s.opt.Log(fmt.Sprintf("read FIFO: %v", err))
 			}
 			return

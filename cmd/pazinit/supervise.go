@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -57,7 +58,7 @@ func (c *command) parse(args []string, named bool) (o options, rest []string, co
 		return o, nil, c.fail(exitUsage, "%v; pazinit -h lists the flags", err), false
 	}
 	o.names = fs.Args()
-	if len(o.names) > 0 && (!named || rest != nil) {
+	if len(o.names) > 0 && (!named && !isVerb(o.names[0]) || rest != nil) {
 		return o, nil, c.fail(exitUsage, "unexpected %q: names go after pazinit run, a command after --", o.names[0]), false
 	}
 	switch o.format {
@@ -73,6 +74,9 @@ func (c *command) supervise(args []string, named bool) int {
 	o, rest, code, ok := c.parse(args, named)
 	if !ok {
 		return code
+	}
+	if !named && len(o.names) > 0 {
+		return c.verbAfterFlags(o, args)
 	}
 	if rest != nil {
 		if len(rest) == 0 {
@@ -126,6 +130,18 @@ func (c *command) supervise(args []string, named bool) int {
 		return c.fail(code, "%v", err)
 	}
 	return code
+}
+
+func isVerb(word string) bool { return word == "run" || control.Lookup(word) != nil }
+
+// verbAfterFlags is pazinit --socket PATH status: flags before the verb count as
+// if they stood behind it.
+func (c *command) verbAfterFlags(o options, args []string) int {
+	before := args[:len(args)-len(o.names)]
+	if o.names[0] == "run" {
+		return c.supervise(append(slices.Clone(before), o.names[1:]...), true)
+	}
+	return c.client(append([]string{o.names[0]}, append(slices.Clone(before), o.names[1:]...)...))
 }
 
 // load reads the configuration; the function it returns does so again.
