@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -46,7 +47,30 @@ type instance struct {
 	// The spawner makes both, the loop reads them.
 	source atomic.Pointer[output.Source]
 	group  atomic.Pointer[cgroupfs.Group]
+	tenant tenant
 	stale  bool // source was made for settings that are gone
+}
+
+// A tenant is the run that a group is of. Whoever signals a group holds it, so
+// that a signal that was meant for one run cannot come late and hit the next.
+type tenant struct {
+	mu  sync.Mutex
+	run uint64
+}
+
+func (t *tenant) enter(run uint64) {
+	t.mu.Lock()
+	t.run = run
+	t.mu.Unlock()
+}
+
+// during calls f if the group still is of run, and keeps the next one out.
+func (t *tenant) during(run uint64, f func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.run == run {
+		f()
+	}
 }
 
 // key names a run of in among those of all instances.
@@ -146,6 +170,7 @@ func (s *Supervisor) spawn(in *instance, run uint64) {
 		if w.User != nil && (os.Geteuid() == 0 || int(w.User.UID) != os.Geteuid()) {
 			rs.User = &reaper.User{UID: w.User.UID, GID: w.User.GID, Groups: w.User.Groups, SetUID: w.User.UIDSet, SetGID: true}
 		}
+		in.tenant.enter(run)
 		open, err = s.enterGroup(in, rs)
 		return err
 	}
@@ -392,12 +417,17 @@ func (s *Supervisor) members(g *cgroupfs.Group, leader int, token string) (procs
 func (s *Supervisor) signalTree(in *instance, run uint64, sig unix.Signal) {
 	g, leader, token := in.group.Load(), in.leaderPID(), in.token(s, run)
 	name := in.name
-	go func() {
+	send := func() {
 		procs, keep := s.members(g, leader, token)
 		if err := reaper.SignalProcs(procs, sig, keep); err != nil {
 			s.logf("%s: %v", name, err)
 		}
-	}()
+	}
+	if g == nil {
+		go send() // the token names the run
+		return
+	}
+	go in.tenant.during(run, send)
 }
 
 // sweep kills everything that is left of a run. The kernel's answer may take
@@ -410,11 +440,11 @@ func (s *Supervisor) sweep(in *instance, run uint64) {
 		return
 	}
 	name := in.name
-	go func() {
+	go in.tenant.during(run, func() {
 		if err := g.Kill(); err != nil {
 			s.logf("%s: %v", name, err)
 		}
-	}()
+	})
 }
 
 func (in *instance) leaderPID() int {
