@@ -62,8 +62,9 @@ type file struct {
 	trouble trouble
 }
 
-// A mark says when the byte at off (as in base+size) was written.
-type mark struct{ off, t int64 }
+// A mark says when the bytes from off (as in base+size) to the next mark were
+// written: from t to last.
+type mark struct{ off, t, last int64 }
 
 // attachFile returns the file of path for one more stream of src. Hub.mu is held.
 func (h *Hub) attachFile(path string, src *Source, t *Target) *file {
@@ -198,7 +199,7 @@ func (f *file) open() error {
 	// O_NONBLOCK: a FIFO without a reader is an error here, not a hang.
 	const flags = unix.O_WRONLY | unix.O_APPEND | unix.O_CREAT | unix.O_NONBLOCK
 	fd, err := openFd(f.path, flags, 0o640)
-	if err == unix.ENOENT && f.mkdir {
+	if errors.Is(err, unix.ENOENT) && f.mkdir {
 		if e := unix.Mkdir(filepath.Dir(f.path), 0o755); e == nil || e == unix.EEXIST {
 			fd, err = openFd(f.path, flags, 0o640)
 		}
@@ -404,17 +405,17 @@ func (f *file) mark(t int64) {
 	f.markMu.Lock()
 	defer f.markMu.Unlock()
 	if n := len(f.marks); n > 0 && t-f.marks[n-1].t < int64(time.Second) {
+		f.marks[n-1].last = t
 		return
 	}
 	if len(f.marks) == maxMarks { // the older, the coarser
-		k := 0
-		for i := 0; i < maxMarks; i += 2 {
-			f.marks[k] = f.marks[i]
-			k++
+		for i := range maxMarks / 2 {
+			f.marks[i] = f.marks[2*i]
+			f.marks[i].last = f.marks[2*i+1].last
 		}
-		f.marks = f.marks[:k]
+		f.marks = f.marks[:maxMarks/2]
 	}
-	f.marks = append(f.marks, mark{f.base + f.size, t})
+	f.marks = append(f.marks, mark{f.base + f.size, t, t})
 }
 
 // Reopen opens all files again, pazinit's own log too, after they were renamed

@@ -2,7 +2,6 @@ package output
 
 import (
 	"bytes"
-	"io"
 	"slices"
 	"time"
 
@@ -331,12 +330,12 @@ func (p *oldPart) start(n int) int {
 	return left
 }
 
-// since begins at the first line that was written at t or later. What is older
-// than this Hub has no time and is left out.
+// since begins at the mark in which t is, or the first one after it. What is
+// older than this Hub has no time and is left out.
 func (p *oldPart) since(t int64) {
 	p.from = 0
 	for _, m := range p.marks {
-		if m.t >= t {
+		if m.last >= t {
 			p.from = min(max(p.base+p.all-m.off, 0), p.all)
 			return
 		}
@@ -395,9 +394,6 @@ func (p *oldPart) each(f func(Line) error) error {
 	}
 	if len(buf) > 0 {
 		emit(buf, last)
-	}
-	if err == io.EOF {
-		err = nil
 	}
 	return err
 }

@@ -253,3 +253,29 @@ func TestTailWhileWriting(t *testing.T) {
 	}
 	await(t, "worker", done)
 }
+
+// Marks get coarser, and still say what is younger.
+func TestMarks(t *testing.T) {
+	f := &file{}
+	const s = int64(time.Second)
+	for i := range int64(1000) {
+		f.size = 10 * i
+		f.mark(i * s)
+		f.mark(i*s + s/2)
+	}
+	if len(f.marks) > maxMarks {
+		t.Errorf("marks = %d, want at most %d", len(f.marks), maxMarks)
+	}
+	for _, at := range []int64{0, 3 * s, 500*s + 1, 999 * s} {
+		p := oldPart{all: 10_000, marks: f.marks}
+		p.since(at)
+		want := 10_000 - 10*(at/s)
+		if p.from < want || p.from > want+10*16 {
+			t.Errorf("since(%d s) begins %d bytes before the end, want %d or a little more", at/s, p.from, want)
+		}
+	}
+	p := oldPart{all: 10_000, marks: f.marks}
+	if p.since(1000 * s); p.from != 0 {
+		t.Errorf("since later begins %d bytes before the end, want 0", p.from)
+	}
+}
