@@ -108,7 +108,8 @@ func (s *Supervisor) handle(ctx context.Context, p control.Peer, req *control.Re
 	case "shutdown":
 		return s.verbShutdown(ctx, p, req)
 	case "version":
-		return &control.Reply{Version: s.opt.Version, PID: os.Getpid()}, nil
+		r := &control.Reply{Version: s.opt.Version, PID: os.Getpid()}
+		return r, s.ask(func() error { r.Orphans = s.orphans; return nil })
 	}
 	return nil, refuse(control.ExitUsage, "unknown verb %q", req.Verb)
 }
