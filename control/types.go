@@ -38,7 +38,8 @@ type Reply struct {
 	Log     *LogLine `json:"log,omitempty"`
 	Missed  uint64   `json:"missed,omitempty"` // events or log lines lost before this line, because the reader was slow
 	Version string   `json:"version,omitempty"`
-	PID     int      `json:"pid,omitempty"` // the supervisor's own
+	Orphans uint64   `json:"orphans,omitempty"` // version: adopted processes that the supervisor has reaped
+	PID     int      `json:"pid,omitempty"`     // the supervisor's own
 }
 
 // The exit statuses of the client's verbs, carried in [Reply.Code].
