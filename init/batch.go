@@ -27,6 +27,7 @@ type item struct {
 	in      *instance
 	command uint64
 	issued  bool
+	stopped bool   // it was when its turn came
 	run     uint64 // the run that it had
 }
 
@@ -90,7 +91,7 @@ func (s *Supervisor) advance(b *batch, now time.Time) (moved, over bool) {
 			if it.command != it.in.command {
 				continue
 			}
-			it.issued, it.run = true, it.in.life.Run()
+			it.issued, it.run, it.stopped = true, it.in.life.Run(), it.in.life.State() == lifecycle.Stopped
 			if b.before != nil {
 				b.before(it.in)
 			}
@@ -178,7 +179,7 @@ func (b *batch) outcome(it *item) (r control.Result, known bool) {
 	}
 	if b.kind == lifecycle.Stop {
 		r.OK = st == lifecycle.Stopped
-		if r.OK && it.run == in.life.Run() && in.last == nil {
+		if r.OK && it.stopped {
 			r.Message = "was not running"
 		}
 		return r, r.OK
