@@ -112,7 +112,13 @@ func New(o Options) (*Reaper, error) {
 	}
 	var err error
 	if r.null, err = unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
-		return nil, fmt.Errorf("open /dev/null: %w", err)
+		// An image may lack it: a pipe that nobody writes to is at its end as well.
+		var p [2]int
+		if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+			return nil, fmt.Errorf("make an empty pipe for want of /dev/null: %w", err)
+		}
+		unix.Close(p[1])
+		r.null = p[0]
 	}
 	for i := range r.std {
 		if r.std[i], err = unix.FcntlInt(uintptr(i), unix.F_DUPFD_CLOEXEC, 3); err != nil {
