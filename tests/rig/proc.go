@@ -2,10 +2,13 @@ package rig
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // pids are all processes that are seen from here.
@@ -149,4 +152,26 @@ func (r *Rig) Switches() (n int) {
 		}
 	}
 	return n
+}
+
+// Extra is how many processes the rig has besides the supervisor and what it
+// started.
+func (r *Rig) Extra() int {
+	if r.Cfg.Mode == PID1 {
+		return 1 // unshare
+	}
+	return 0
+}
+
+// Inside runs a command in the namespaces of the supervisor, not as a worker.
+func (r *Rig) Inside(argv ...string) (stdout, stderr string, code int) {
+	r.T.Helper()
+	ctx, cancel := context.WithTimeout(r.ctx, Patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"-t", strconv.Itoa(r.PID), "-p", "-m", "--"}, argv...)...)
+	out, errs := new(strings.Builder), new(strings.Builder)
+	cmd.Stdout, cmd.Stderr = out, errs
+	cmd.WaitDelay = time.Second // what stays in the background may hold them
+	_ = cmd.Run()
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }

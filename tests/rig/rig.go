@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -420,7 +421,7 @@ func (r *Rig) readEvents() {
 		return
 	}
 	defer cl.Close()
-	_, _ = cl.Do(r.ctx, &control.Request{Verb: "events", Follow: true}, func(l *control.Reply) error {
+	_, _ = cl.Do(r.ctx, &control.Request{Verb: "events", Follow: true, After: math.MaxInt64}, func(l *control.Reply) error {
 		r.tell(func() {
 			r.missed += l.Missed
 			if l.Event != nil {
@@ -659,10 +660,25 @@ func (r *Rig) CmdAs(uid int, verb string, args ...string) (stdout, stderr string
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }
 
+// Another runs a second supervisor with the same configuration to its end.
+func (r *Rig) Another(args ...string) (output string, code int) {
+	r.T.Helper()
+	ctx, cancel := context.WithTimeout(r.ctx, Patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, Binary, append([]string{"run", "-c", "p.yaml", "--socket", r.Socket}, args...)...)
+	cmd.Dir, cmd.Env = r.Dir, r.cmd.Env
+	b, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		r.T.Fatal(err)
+	}
+	return string(b), cmd.ProcessState.ExitCode()
+}
+
 // FIFO writes a line into the control FIFO.
 func (r *Rig) FIFO(line string) {
 	r.T.Helper()
-	f, err := os.OpenFile(r.Path("control"), os.O_WRONLY|unix.O_NONBLOCK, 0)
+	f, err := os.OpenFile(filepath.Join(filepath.Dir(r.Socket), "control"), os.O_WRONLY|unix.O_NONBLOCK, 0)
 	r.must(err)
 	defer f.Close()
 	_, err = io.WriteString(f, line+"\n")
