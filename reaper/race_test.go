@@ -1,0 +1,5 @@
+//go:build race
+
+package reaper
+
+func init() { raceDetector = true }
