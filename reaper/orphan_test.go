@@ -42,7 +42,7 @@ func TestOrphanStorm(t *testing.T) {
 	var storms []uint64
 	for range 4 {
 		s := spec(exe, strconv.Itoa(orphans/4))
-		s.Env = []string{"REAPER_CHILD=storm"}
+		s.Env = []string{"REAPER_CHILD=storm", "GORACE=atexit_sleep_ms=0"}
 		storms = append(storms, b.start(s))
 	}
 	code := make(map[uint64]int)

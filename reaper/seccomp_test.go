@@ -83,7 +83,7 @@ func everything(t *testing.T, noClone bool) {
 	report := filepath.Join(t.TempDir(), "report")
 	exe, _ := os.Executable()
 	s := spec(exe, report)
-	s.Env, s.Files = []string{"REAPER_CHILD=files"}, [3]int{-1, -1, -1}
+	s.Env, s.Files = []string{"REAPER_CHILD=files", "GORACE=atexit_sleep_ms=0"}, [3]int{-1, -1, -1}
 	b.run(s)
 	if got, _ := os.ReadFile(report); string(got) != "0=/dev/null\n1=/dev/null\n2=/dev/null" {
 		t.Errorf("child's descriptors = %q", got)

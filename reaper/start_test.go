@@ -273,7 +273,7 @@ func TestFilesOfChild(t *testing.T) {
 			for _, errs := range choices {
 				s := spec("/proc/self/exe", report)
 				s.Argv[0], _ = os.Executable()
-				s.Env = []string{"REAPER_CHILD=files"}
+				s.Env = []string{"REAPER_CHILD=files", "GORACE=atexit_sleep_ms=0"}
 				s.Files = [3]int{in, out, errs}
 				if ws := b.run(s); ws != 0 {
 					t.Fatalf("Files %v: child ended with %#x", s.Files, ws)
