@@ -1,0 +1,3 @@
+package seeds
+
+var circus, supervisor, quirks []row
