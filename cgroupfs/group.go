@@ -61,6 +61,15 @@ func (h *Hierarchy) makeSound(name string) error {
 	return unix.Close(fd)
 }
 
+// Sound reports whether a child can be cloned into the group as it is: it was
+// made by [Hierarchy.Group] and not killed or removed by us since. Someone else
+// may have removed it: then [Group.OpenFD] fails.
+func (g *Group) Sound() bool {
+	g.h.mu.Lock()
+	defer g.h.mu.Unlock()
+	return g.h.sound[g.name]
+}
+
 // forget makes the group and those below it unsound: killed, or removed. h.mu
 // is held.
 func (h *Hierarchy) forget(name string) {

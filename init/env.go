@@ -12,12 +12,31 @@ import (
 // private are the variables that are for pazinit alone.
 var private = []string{"PAZINIT_SOCKET", "PAZINIT_APP", "PAZINIT_WORKER", "PAZINIT_INSTANCE", reaper.RunVariable}
 
-// environ is the environment of a run. The later ones win: pazinit's own as far
+// An environ is the environment that an instance had last, with what it was made
+// of. It is the spawner's.
+type environ struct {
+	w    *Worker
+	port int
+	list []string
+}
+
+// environ is the environment of a run: but for the run's token it is the same
+// each time.
+func (in *instance) environ(s *Supervisor, w *Worker, port int, token string) []string {
+	if in.env.w != w || in.env.port != port {
+		in.env = environ{w, port, s.environ(w, in.n, port)}
+	}
+	list := in.env.list
+	list[0] = reaper.RunVariable + "=" + token
+	return list
+}
+
+// environ is the environment of a run, with a place for its token. The later ones win: pazinit's own as far
 // as it is inherited, the user's identity, .env, env_file, env, then PORT and
 // PAZINIT_*.
-func (s *Supervisor) environ(w *Worker, n, port int, token string) []string {
+func (s *Supervisor) environ(w *Worker, n, port int) []string {
 	// First, for the readers of /proc that look for it.
-	env := []string{reaper.RunVariable + "=" + token}
+	env := []string{reaper.RunVariable + "="}
 	at := map[string]int{reaper.RunVariable: 0}
 	set := func(kv string) {
 		key, _, _ := strings.Cut(kv, "=")

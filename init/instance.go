@@ -48,6 +48,7 @@ type instance struct {
 	source atomic.Pointer[output.Source]
 	group  atomic.Pointer[cgroupfs.Group]
 	tenant tenant
+	env    environ
 	stale  bool // source was made for settings that are gone
 }
 
@@ -166,13 +167,13 @@ func (s *Supervisor) spawn(in *instance, run uint64) {
 		if w.TTY {
 			rs.Files, rs.Terminal = [3]int{0, 1, 2}, true
 		}
-		rs.Env = s.environ(w, in.n, port, token)
+		rs.Env = in.environ(s, w, port, token)
 		if w.User != nil && (os.Geteuid() == 0 || int(w.User.UID) != os.Geteuid()) {
 			rs.User = &reaper.User{UID: w.User.UID, GID: w.User.GID, Groups: w.User.Groups, SetUID: w.User.UIDSet, SetGID: true}
 		}
 		in.tenant.enter(run)
-		open, err = s.enterGroup(in, rs)
-		return err
+		open = s.enterGroup(in, rs)
+		return nil
 	}
 	spec.Release = func() {
 		for _, f := range open {
@@ -216,29 +217,70 @@ func (in *instance) target(t *procfile.Target, stream string) output.Target {
 
 // enterGroup makes the cgroup of in and says how the child comes into it. It is
 // the spawner's. Where it cannot be made the worker runs without one.
-func (s *Supervisor) enterGroup(in *instance, rs *reaper.Spec) ([]*os.File, error) {
+func (s *Supervisor) enterGroup(in *instance, rs *reaper.Spec) []*os.File {
 	if s.tree == nil {
-		return nil, nil
+		return nil
 	}
-	g, err := s.tree.Group(in.w.app.name + "/" + in.w.name + "." + strconv.Itoa(in.n))
+	if g := in.group.Load(); g != nil && g.Sound() && !reaper.NoClone3() {
+		if f, err := g.OpenFD(); err == nil {
+			rs.Cgroup = int(f.Fd())
+			return []*os.File{f}
+		}
+	}
+	g, err := s.emptyGroup(in)
+	var open []*os.File
+	if err == nil && !reaper.NoClone3() {
+		if f, err := g.OpenFD(); err == nil {
+			in.group.Store(g)
+			rs.Cgroup = int(f.Fd())
+			return []*os.File{f}
+		}
+	}
+	if err == nil {
+		open, err = g.EnterFiles()
+	}
 	if err != nil {
 		in.group.Store(nil)
 		s.logf("%s runs without a cgroup: %v", in.name, err)
-		return nil, nil
+		return nil
 	}
 	in.group.Store(g)
-	if !reaper.NoClone3() {
-		if f, err := g.OpenFD(); err == nil {
-			rs.Cgroup = int(f.Fd())
-			return []*os.File{f}, nil
-		}
-	}
-	open, err := g.EnterFiles()
 	for _, f := range open {
 		rs.CgroupProcs = append(rs.CgroupProcs, int(f.Fd()))
 	}
-	return open, err
+	return open
 }
+
+// emptyGroup makes the group of in. What lives in it is of a supervisor that is
+// gone, and is killed: never two copies of one instance.
+func (s *Supervisor) emptyGroup(in *instance) (*cgroupfs.Group, error) {
+	name := in.w.app.name + "/" + in.w.name + "." + strconv.Itoa(in.n)
+	g, err := s.tree.Group(name)
+	if err != nil {
+		return nil, err
+	}
+	left, err := g.Populated()
+	if err != nil || !left {
+		return g, err
+	}
+	s.logf("%s: what an earlier supervisor left in %s is killed", in.name, g.Path())
+	empty := make(chan struct{})
+	if err := g.NotifyEmpty(func() { close(empty) }); err != nil {
+		return nil, err
+	}
+	if err := g.Kill(); err != nil {
+		return nil, err
+	}
+	select {
+	case <-empty:
+		return s.tree.Group(name)
+	case <-time.After(leftTime):
+		return nil, errors.New("what an earlier supervisor left there does not die")
+	}
+}
+
+// leftTime is how long the end of an earlier supervisor's processes is waited for.
+const leftTime = 5 * time.Second
 
 func (in *instance) removeGroup() {
 	if g := in.group.Swap(nil); g != nil {

@@ -89,6 +89,10 @@ type Reaper struct {
 	actChld sigaction
 
 	closeHow uintptr // close_range's flags
+
+	shares bool     // children may share our descriptors at first: files.go
+	low    int      // above all of the places, null and std
+	places []*place // the free ones
 }
 
 const (
@@ -125,7 +129,10 @@ func New(o Options) (*Reaper, error) {
 			r.std[i] = r.null // closed when we were started
 		}
 	}
-	r.closeHow = closeOthers()
+	r.closeHow, r.shares = closeOthers()
+	if r.shares {
+		r.makePlaces()
+	}
 	rtSigaction(unix.SIGCHLD, nil, &r.actChld)
 	r.own.limits()
 	if o.Raise {
@@ -178,15 +185,19 @@ func (r *Reaper) emit(e Event) {
 // Start begins a run; its answer is an event. It never blocks.
 func (r *Reaper) Start(s *Spec) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	if r.closed {
 		r.refuse(s)
+		r.mu.Unlock()
 		return
 	}
 	c := &child{run: s.Run, pidfd: -1}
 	r.runs[s.Run] = c
 	r.pending = append(r.pending, s)
 	r.dispatch()
+	r.mu.Unlock()
+	// The spawner has this thread at once: what the caller still has to tell of
+	// the death before is told while the kernel forks.
+	runtime.Gosched()
 }
 
 // refuse answers a start that will not be. Called with mu held.
@@ -272,6 +283,7 @@ func (r *Reaper) spawn(s *Spec, c *child) {
 	defer r.mu.Unlock()
 	delete(r.flying, c)
 	defer r.closeFiles()
+	r.takeBack(f)
 	if !c.stuck {
 		r.spawning--
 	}
@@ -526,6 +538,12 @@ func (r *Reaper) closeFiles() {
 			unix.Close(fd)
 		}
 	}
+	for _, p := range r.places {
+		for _, fd := range p {
+			unix.Close(fd)
+		}
+	}
+	r.places = nil
 	unix.Close(r.null)
 	r.null = -1
 }
