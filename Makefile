@@ -44,8 +44,9 @@ check: lint generate ## all that a change must pass
 	git diff --exit-code
 	$(MAKE) test
 
-bench: programs ## numbers for this build on this machine; PEERS=1 adds other supervisors
-	go test -run '^$$' -bench . ./...
+bench: ## numbers for this build on this machine; PEERS=1 adds other supervisors
+	$(if $(PEERS),tests/bench/install-peers)
+	go run ./tests/bench $(BENCH)
 
 seeds: programs ## which rows of the older supervisors' list pass
 	go test -count=1 -v ./tests/seeds
