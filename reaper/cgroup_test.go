@@ -97,7 +97,7 @@ func TestBornInCgroup(t *testing.T) {
 		}
 		unix.Close(file)
 		s = spec("/bin/true")
-		s.CgroupProcs = []int{file}
+		s.CgroupProcs = []int{99999}
 		if e := b.fails(s); e.Step != "enter cgroup" || !errors.Is(e, unix.EBADF) {
 			t.Errorf("in a closed group: %v, want enter cgroup: EBADF", e)
 		}

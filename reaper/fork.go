@@ -81,6 +81,8 @@ type flight struct {
 	ops   []op
 	steps []string // what each op does, for an error: "set group"
 	keep  []any    // what the ops point to
+	share bool     // the child shares our descriptors until it has copied them
+	place *place   // the low ones that it was lent
 	err   error    // an argument that cannot be passed on
 
 	// The kernel writes both before the child's first instruction.
@@ -144,6 +146,9 @@ func (f *flight) fork(cgroup int) (pid, failed int, err error) {
 			pidfd:      uint64(uintptr(unsafe.Pointer(&f.pidfd))),
 			parentTID:  uint64(uintptr(unsafe.Pointer(&f.pid))),
 		}
+		if f.share {
+			f.clone.flags |= unix.CLONE_FILES
+		}
 		if cgroup >= 0 {
 			f.clone.flags |= unix.CLONE_INTO_CGROUP
 			f.clone.cgroup = uint64(cgroup)
@@ -169,6 +174,9 @@ func (f *flight) fork(cgroup int) (pid, failed int, err error) {
 		f.args = forkArgs{
 			flags: unix.CLONE_VM | unix.CLONE_VFORK | unix.CLONE_PARENT_SETTID | uintptr(unix.SIGCHLD),
 			ptid:  uintptr(unsafe.Pointer(&f.pid)),
+		}
+		if f.share && cgroup < 0 { // opening cgroup.procs would be seen by us
+			f.args.flags |= unix.CLONE_FILES
 		}
 		if r = f.run(); r <= maxPID {
 			if fd, err := unix.PidfdOpen(int(r), 0); err == nil {

@@ -47,6 +47,17 @@ func TestHungFileSystem(t *testing.T) {
 		return
 	}
 	b := newBench(t, Options{})
+	// A pipe of somebody else, which a hung child must not hold open.
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(p[0])
+	high, err := unix.FcntlInt(uintptr(p[1]), unix.F_DUPFD_CLOEXEC, b.low)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(p[1])
 	const n = 3 * maxSpawners
 	var hung [n]uint64
 	var free [n]func()
@@ -68,6 +79,10 @@ func TestHungFileSystem(t *testing.T) {
 		if b.PID(run) == 0 {
 			t.Errorf("hung run %d has no process after later runs came and went", run)
 		}
+	}
+	unix.Close(high)
+	if n, err := unix.Read(p[0], make([]byte, 1)); n != 0 || err != nil {
+		t.Errorf("read of a pipe without a writer = %d, %v, want its end", n, err)
 	}
 	if b.Adopted() {
 		t.Error("Adopted() = true with hung starts, want false")

@@ -106,6 +106,21 @@ func (r *Reaper) flight(s *Spec) (*flight, error) {
 	for _, fd := range s.CgroupProcs {
 		f.add("enter cgroup", 0, unix.SYS_WRITE, uintptr(fd), f.bytes("0"), 1)
 	}
+	// Sources below 3 would be overwritten by an earlier dup: move them up first.
+	var src [3]int
+	for i, fd := range s.Files {
+		if fd < 0 {
+			fd = r.null
+		}
+		if fd < 3 && fd != i {
+			fd = r.std[fd]
+		}
+		src[i] = fd
+	}
+	r.lend(f, &src)
+	if f.share {
+		f.add("copy descriptors", 0, unix.SYS_CLOSE_RANGE, uintptr(r.low), 1<<32-1, unix.CLOSE_RANGE_UNSHARE)
+	}
 	o := &r.own
 	if o.oomScoreAdj != "" {
 		f.add("", opOptional, unix.SYS_OPENAT, dirFD, f.bytes("/proc/self/oom_score_adj"), unix.O_WRONLY|unix.O_CLOEXEC)
@@ -144,17 +159,6 @@ func (r *Reaper) flight(s *Spec) (*flight, error) {
 	}
 	f.add(stepDir+" "+dir, 0, unix.SYS_CHDIR, f.bytes(dir))
 
-	// Sources below 3 would be overwritten by an earlier dup: move them up first.
-	var src [3]int
-	for i, fd := range s.Files {
-		if fd < 0 {
-			fd = r.null
-		}
-		if fd < 3 && fd != i {
-			fd = r.std[fd]
-		}
-		src[i] = fd
-	}
 	for i, fd := range src {
 		if fd == i {
 			f.add("clear close-on-exec", 0, unix.SYS_FCNTL, uintptr(i), unix.F_SETFD, 0)
@@ -189,20 +193,21 @@ func ownsTerminal(fd int) bool {
 // exec, which does it after the parent is set free (CLOSE_RANGE_CLOEXEC, Linux
 // 5.11), or before. Where the kernel or a seccomp filter knows no close_range
 // (Linux 5.9), our own descriptors of now are made close-on-exec instead.
-func closeOthers() uintptr {
+func closeOthers() (how uintptr, known bool) {
 	const none = 1<<31 - 1 // no descriptor has this number
 	if unix.CloseRange(none, none, unix.CLOSE_RANGE_CLOEXEC) == nil {
-		return unix.CLOSE_RANGE_CLOEXEC
+		return unix.CLOSE_RANGE_CLOEXEC, true
 	}
-	if unix.CloseRange(none, none, 0) != nil {
-		fds, _ := os.ReadDir("/proc/self/fd")
-		for _, e := range fds {
-			if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
-				unix.CloseOnExec(fd)
-			}
+	if unix.CloseRange(none, none, 0) == nil {
+		return 0, true
+	}
+	fds, _ := os.ReadDir("/proc/self/fd")
+	for _, e := range fds {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
+			unix.CloseOnExec(fd)
 		}
 	}
-	return 0
+	return 0, false
 }
 
 const dirFD = ^uintptr(99) // AT_FDCWD, -100
