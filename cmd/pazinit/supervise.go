@@ -122,8 +122,7 @@ func (c *command) supervise(args []string, named bool) int {
 		go func() { _ = server.Serve() }()
 		defer server.Close()
 	}
-	stop := forward(s, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH, unix.SIGPIPE)
-	defer stop()
+	forward(s, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH, unix.SIGPIPE)
 	settleProcess()
 	code, err = s.Run(context.Background())
 	if err != nil {
@@ -232,8 +231,9 @@ func opensToOthers(cfg *procfile.Config) bool {
 	return false
 }
 
-// forward gives the supervisor the signals that this process gets.
-func forward(s *pazinit.Supervisor, signals ...os.Signal) (stop func()) {
+// forward gives the supervisor the signals that this process gets, to the end:
+// one that comes last must not have its default action, such as a core dump.
+func forward(s *pazinit.Supervisor, signals ...os.Signal) {
 	ch := make(chan os.Signal, 64)
 	signal.Notify(ch, signals...)
 	go func() {
@@ -241,7 +241,6 @@ func forward(s *pazinit.Supervisor, signals ...os.Signal) (stop func()) {
 			s.Signal(sig)
 		}
 	}()
-	return func() { signal.Stop(ch); close(ch) }
 }
 
 // settleProcess makes a daemon of this process: its folder keeps no file system
@@ -272,8 +271,7 @@ func (c *command) execute(_ options, argv []string) int {
 	if err := s.Add(&pazinit.Worker{Worker: *w}); err != nil {
 		return c.fail(1, "%v", err)
 	}
-	stop := forward(s, forwarded()...)
-	defer stop()
+	forward(s, forwarded()...)
 	_ = os.Chdir("/")
 	code, err := s.Run(context.Background())
 	if err != nil {
