@@ -166,7 +166,7 @@ func (s *Supervisor) planWorker(w *worker, spec *Worker) (steps []planStep) {
 	keys, restart := differences(&w.spec.Worker, &spec.Worker)
 	behind := false // a reload that stopped half-way left instances with older settings
 	for _, in := range w.instances {
-		if in.spec != w.spec {
+		if in.spec != w.spec && !in.removing {
 			k, r := differences(&in.spec.Worker, &spec.Worker)
 			behind = behind || len(k) > 0
 			restart = restart || r
@@ -189,10 +189,15 @@ func (s *Supervisor) planWorker(w *worker, spec *Worker) (steps []planStep) {
 	before, after := wanted(w.spec), wanted(spec)
 	if w.spec.PerCPU != spec.PerCPU || before != after {
 		if after != w.count {
-			steps = append(steps, planStep{control.Change{Op: "scale", Name: name, Keys: []string{"num_instances"}, Message: strconv.Itoa(w.count) + " to " + strconv.Itoa(after)}, func() *batch {
+			st := planStep{control.Change{Op: "scale", Name: name, Keys: []string{"num_instances"}, Message: strconv.Itoa(w.count) + " to " + strconv.Itoa(after)}, func() *batch {
 				w.live = false
 				return s.scale(w, after, "num_instances was changed")
-			}})
+			}}
+			if after < w.count {
+				steps = append([]planStep{st}, steps...) // what goes is not restarted before
+			} else {
+				steps = append(steps, st)
+			}
 		}
 	}
 	if len(steps) == 0 && !reflect.DeepEqual(w.spec.Worker, spec.Worker) {
@@ -229,6 +234,9 @@ func (s *Supervisor) change(w *worker, spec *Worker, restart bool) *batch {
 	}
 	var steps [][]*instance
 	for _, in := range w.instances {
+		if in.removing {
+			continue
+		}
 		switch in.life.State() {
 		case lifecycle.Stopped:
 			s.settle(in, spec) // what was stopped stays stopped
