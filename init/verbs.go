@@ -239,6 +239,9 @@ func (s *Supervisor) verbMove(ctx context.Context, p control.Peer, req *control.
 			if sig := req.Signal; sig != "" && kind == lifecycle.Stop {
 				n, _ := control.ParseSignal(sig)
 				in.life.StopWith(int(n))
+				if in.life.State() == lifecycle.Stopping { // that stop goes on, with this besides
+					s.signalTree(in, in.life.Run(), n)
+				}
 			}
 		}
 		b := s.issue(kind, levels(sel.instances, kind == lifecycle.Stop), who(p, req.Verb))
