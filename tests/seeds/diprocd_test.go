@@ -19,6 +19,7 @@ import (
 var diprocd = []row{
 	{"DP-06", in(rig.Config{Procfile: "web: {H} sleep\n"}, noNetwork)},
 	{"DP-14", all(map[string]func(*testing.T){"check": func(t *testing.T) {
+		t.Parallel()
 		good(t, map[string]string{"p.yaml": strings.NewReplacer("{H}", rig.Helper, "nobody", strconv.Itoa(os.Geteuid())).Replace(dictionary)})
 	}, "run": in(rig.Config{
 		YAML:  "include: diprocd-worker.json\napplications: {}\n",
@@ -33,6 +34,7 @@ var diprocd = []row{
 			t.Errorf("cmdline = %q, want %q", got, want)
 		}
 	}), "relative": func(t *testing.T) {
+		t.Parallel()
 		bad(t, map[string]string{"p.yaml": "applications:\n  app:\n    workers:\n      web:\n        run: bin/web\n"}, "{D}/p.yaml:5:14: ", "absolute")
 	}})},
 	{"DP-17", in(rig.Config{
@@ -48,6 +50,7 @@ var diprocd = []row{
 		rig.NeedRoot(t)
 		ids(t, r, "app:web.1", "65534", "65534", "65534")
 	}), "unknown": func(t *testing.T) {
+		t.Parallel()
 		out := bad(t, map[string]string{"Procfile": "web: sleep 1\nb: sleep 1\n", "p.yaml": "applications:\n  app:\n    procfile: Procfile\n    user: nobodyy\n"},
 			"{D}/p.yaml:4:11: ", "nobodyy")
 		if n := strings.Count(out, "\n"); n != 1 {

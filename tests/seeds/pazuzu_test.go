@@ -61,6 +61,7 @@ var pazuzu = []row{
 		},
 	}, included), "check": includeErrors})},
 	{"PZ-21", func(t *testing.T) {
+		t.Parallel()
 		for _, name := range []string{"a:b", "a/b", ".."} {
 			bad(t, map[string]string{"Procfile": "web: sleep 1\n", "p.yaml": "applications:\n  '" + name + "':\n    procfile: Procfile\n"},
 				"{D}/p.yaml:2:3: ", name)
@@ -74,6 +75,7 @@ var pazuzu = []row{
 			"two/Procfile": "web: {H} sleep\n",
 		},
 	}, func(t *testing.T, r *rig.Rig) { running(r, "f:web.1", "d:web.1") }), "missing": func(t *testing.T) {
+		t.Parallel()
 		out := bad(t, map[string]string{"p.yaml": "applications:\n  foo:\n    procfile: nowhere/Procfile\n"}, "applications.foo.procfile", "{D}/nowhere/Procfile")
 		if n := strings.Count(out, "\n"); n != 1 {
 			t.Errorf("check says %d lines, want one:\n%s", n, out)
@@ -97,6 +99,7 @@ var pazuzu = []row{
 			t.Errorf("%d instances, want 3", n)
 		}
 	}), "unknown": func(t *testing.T) {
+		t.Parallel()
 		bad(t, map[string]string{"Procfile": "bar: sleep 1\n", "p.yaml": "applications:\n  foo:\n    procfile: Procfile\n    workers:\n      bra:\n        num_instances: 2\n"},
 			"{D}/p.yaml:5:7: ", `"bra"`, "did you mean bar?")
 	}})},
@@ -127,6 +130,7 @@ var pazuzu = []row{
 			t.Errorf("status = %+v, want none STOPPED without an instance", st)
 		}
 	}), "bad": func(t *testing.T) {
+		t.Parallel()
 		for _, n := range []string{"-1", "two", "1.5", "''"} {
 			bad(t, map[string]string{"Procfile": "web: sleep 1\n", "p.yaml": "applications:\n  app:\n    procfile: Procfile\n    workers:\n      web:\n        num_instances: " + n + "\n"},
 				"{D}/p.yaml:6:24: ", "num_instances")
@@ -622,6 +626,7 @@ func included(t *testing.T, r *rig.Rig) {
 }
 
 func includeErrors(t *testing.T) {
+	t.Parallel()
 	with := func(include string) map[string]string {
 		return map[string]string{
 			"p.yaml": include, "Procfile": "w: sleep 1\n", "a.yaml": "applications: {app: {procfile: Procfile}}\n",
@@ -664,6 +669,7 @@ func users(t *testing.T, r *rig.Rig) {
 }
 
 func otherUserRefused(t *testing.T) {
+	t.Parallel()
 	rig.NeedRoot(t)
 	dir, err := os.MkdirTemp("", "pz")
 	if err != nil {
@@ -693,6 +699,7 @@ func groups(t *testing.T, r *rig.Rig) {
 }
 
 func static(t *testing.T) {
+	t.Parallel()
 	out, err := exec.Command("ldd", rig.Binary).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "not a dynamic executable") {
 		t.Errorf("ldd = %v %q", err, out)
@@ -739,6 +746,7 @@ func scratch(t *testing.T, mode rig.Mode) {
 // shop: the example has a web server, an application behind it, a daemon that
 // works a queue off, and a job.
 func shop(t *testing.T) {
+	t.Parallel()
 	root, err := rig.Root()
 	if err != nil {
 		t.Fatal(err)

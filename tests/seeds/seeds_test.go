@@ -40,21 +40,35 @@ func TestSeeds(t *testing.T) {
 			t.Errorf("%s is there twice", r.id)
 		}
 		seen[r.id] = true
-		t.Run(r.id, func(t *testing.T) {
-			t.Parallel()
-			r.check(t)
-		})
+		t.Run(r.id, func(t *testing.T) { r.check(t) })
+	}
+}
+
+// alone is in for what fills the machine: nothing else runs meanwhile.
+func alone(c rig.Config, check func(*testing.T, *rig.Rig)) func(*testing.T) {
+	return func(t *testing.T) {
+		for name, mode := range map[string]rig.Mode{"daemon": rig.Daemon, "pid1": rig.PID1} {
+			t.Run(name, func(t *testing.T) {
+				c := c
+				c.Mode = mode
+				check(t, rig.New(t, c))
+			})
+		}
 	}
 }
 
 // in makes a check of one that is run in both places.
 func in(c rig.Config, check func(*testing.T, *rig.Rig)) func(*testing.T) {
-	return func(t *testing.T) { rig.Both(t, c, check) }
+	return func(t *testing.T) {
+		t.Parallel()
+		rig.Both(t, c, check)
+	}
 }
 
 // places makes a check of one that starts its supervisors itself.
 func places(check func(*testing.T, rig.Mode)) func(*testing.T) {
 	return func(t *testing.T) {
+		t.Parallel()
 		for name, mode := range map[string]rig.Mode{"daemon": rig.Daemon, "pid1": rig.PID1} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -67,11 +81,9 @@ func places(check func(*testing.T, rig.Mode)) func(*testing.T) {
 // all makes a row's check of several.
 func all(checks map[string]func(*testing.T)) func(*testing.T) {
 	return func(t *testing.T) {
+		t.Parallel()
 		for name, check := range checks {
-			t.Run(name, func(t *testing.T) {
-				t.Parallel()
-				check(t)
-			})
+			t.Run(name, check)
 		}
 	}
 }
@@ -113,6 +125,8 @@ func host(r *rig.Rig, name string) int {
 	if pid == 0 {
 		r.T.Fatalf("%s is gone", name)
 	}
+	// The kernel lets the parent go on before it has set up what /proc shows.
+	r.Until("the program has begun", func() bool { return cmdline(pid) != "" || !rig.Alive(pid) })
 	return pid
 }
 

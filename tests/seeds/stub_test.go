@@ -1,3 +1,3 @@
 package seeds
 
-var circus, supervisor, quirks []row
+var supervisor, quirks []row
