@@ -199,6 +199,9 @@ func (k *client) finish(r *control.Reply) int {
 	}
 	if r.Error != "" {
 		_ = k.out.Flush()
+		if r.Code == control.ExitUsage { // errors that begin with their place
+			return k.failLines(r.Code, r.Error)
+		}
 		return k.failLines(max(r.Code, control.ExitFailed), k.req.Verb+": "+r.Error)
 	}
 	if k.req.Follow && r.Code == 0 {

@@ -259,8 +259,8 @@ var masks = []struct {
 	to string
 }{
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[.\d]*(Z|[+-]\d\d:\d\d)`), "TIME"},
-	{regexp.MustCompile(`\b\d\d:\d\d:\d\d(\.\d+)?`), "CLOCK"},
-	{regexp.MustCompile(`(RUNNING|STARTING|STOPPING)(\S*) +\d+`), "$1$2  PID"},
+	{regexp.MustCompile(`\d\d:\d\d:\d\d(\.\d+)?`), "CLOCK"},
+	{regexp.MustCompile(`(RUNNING|STARTING|STOPPING)((?:\^\[\[0m)?) +\d+`), "$1$2  PID"},
 	{regexp.MustCompile(`\bpid \d+`), "pid PID"},
 	{regexp.MustCompile(`"pid":[1-9]\d*`), `"pid":PID`},
 	{regexp.MustCompile(`"(uptime_s|delay_s)":[-+.e\d]+`), `"$1":N`},

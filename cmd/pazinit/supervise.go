@@ -52,7 +52,11 @@ func (c *command) parse(args []string, named bool) (o options, rest []string, co
 	}
 	switch err := fs.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprint(c.stdout, usage())
+		text := usage()
+		if named {
+			text = runHelp()
+		}
+		fmt.Fprint(c.stdout, text)
 		return o, nil, 0, false
 	case err != nil:
 		return o, nil, c.fail(exitUsage, "%v; pazinit -h lists the flags", err), false
