@@ -70,6 +70,7 @@ type Reaper struct {
 	flying   map[*child]struct{} // with a spawner at work
 	pending  []*Spec
 	spawning int // spawners at work, the stuck ones aside
+	stuck    int
 	watching bool
 	events   []Event
 	orphans  uint64
@@ -207,7 +208,7 @@ func (r *Reaper) refuse(s *Spec) {
 
 // dispatch hands out pending starts while there are spawners. Called with mu held.
 func (r *Reaper) dispatch() {
-	for len(r.pending) > 0 && r.spawning < maxSpawners {
+	for len(r.pending) > 0 && r.spawning < maxSpawners+r.stuck {
 		s := r.pending[0]
 		r.pending[0] = nil
 		r.pending = r.pending[1:]
@@ -234,6 +235,7 @@ func (r *Reaper) unstick() {
 			if !c.stuck && time.Since(c.since) >= stuckAfter {
 				c.stuck = true
 				r.spawning--
+				r.stuck++ // as many more at a time, lest a hundred that hang take a second
 			}
 		}
 		r.watching = false
@@ -284,7 +286,9 @@ func (r *Reaper) spawn(s *Spec, c *child) {
 	delete(r.flying, c)
 	defer r.closeFiles()
 	r.takeBack(f)
-	if !c.stuck {
+	if c.stuck {
+		r.stuck--
+	} else {
 		r.spawning--
 	}
 	r.dispatch()

@@ -68,18 +68,18 @@ func TestTree(t *testing.T) {
 		wait`)
 	leader := b.up(run)
 	want := numbers(t, r, 7)
-	other := begin("other", `echo $$; (`+say+` &) ; exec sleep 1000`)
-	b.up(other)
+	other := begin("other", `echo $$; (env -i `+say+` &) ; exec sleep 1000`)
+	otherLeader := b.up(other)
 	foreign := numbers(t, r, 2)
 
 	if got := pids(Tree(leader, "mine")); !slices.Equal(got, want) {
 		t.Errorf("Tree(%d, mine) = %v, want %v", leader, got, want)
 	}
-	if got := pids(Tree(0, "other")); !slices.Equal(got, foreign) {
-		t.Errorf("Tree(0, other) = %v, want %v", got, foreign)
+	if got := pids(Tree(otherLeader, "other")); !slices.Equal(got, foreign) {
+		t.Errorf("Tree(its leader, other) = %v, want %v", got, foreign)
 	}
 	// A number that somebody else has by now is no leader.
-	if got := pids(Tree(foreign[0], "gone")); len(got) != 0 {
+	if got := pids(Tree(otherLeader, "gone")); len(got) != 0 {
 		t.Errorf("Tree of a number given away = %v, want none", got)
 	}
 
@@ -120,10 +120,10 @@ func TestTree(t *testing.T) {
 	if err := SignalProcs(left, unix.SIGKILL, nil); err != nil {
 		t.Errorf("SignalProcs of the dead = %v", err)
 	}
-	if got := pids(Tree(0, "other")); !slices.Equal(got, foreign) {
+	if got := pids(Tree(otherLeader, "other")); !slices.Equal(got, foreign) {
 		t.Errorf("the other run = %v, want %v", got, foreign)
 	}
-	_ = SignalProcs(Tree(0, "other"), unix.SIGKILL, nil)
+	_ = SignalProcs(Tree(otherLeader, "other"), unix.SIGKILL, nil)
 	b.down(other)
 	b.next(func(e Event) bool { return e.Kind == Orphan })
 	if b.Adopted() {
