@@ -67,7 +67,7 @@ func (s *Supervisor) environ(w *Worker, n, port int) []string {
 	for _, kv := range w.Env {
 		set(kv)
 	}
-	if port != 0 {
+	if port != 0 && !s.opt.Exec {
 		set("PORT=" + strconv.Itoa(port))
 	}
 	if !s.opt.Exec {
