@@ -221,7 +221,7 @@ func (s *Supervisor) enterGroup(in *instance, rs *reaper.Spec) []*os.File {
 	if s.tree == nil {
 		return nil
 	}
-	if g := in.group.Load(); g != nil && g.Sound() && !reaper.NoClone3() {
+	if g := in.group.Load(); g != nil && g.Sound() {
 		if f, err := g.OpenFD(); err == nil {
 			rs.Cgroup = int(f.Fd())
 			return []*os.File{f}
@@ -229,7 +229,7 @@ func (s *Supervisor) enterGroup(in *instance, rs *reaper.Spec) []*os.File {
 	}
 	g, err := s.emptyGroup(in)
 	var open []*os.File
-	if err == nil && !reaper.NoClone3() {
+	if err == nil {
 		if f, err := g.OpenFD(); err == nil {
 			in.group.Store(g)
 			rs.Cgroup = int(f.Fd())
