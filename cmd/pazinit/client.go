@@ -23,7 +23,7 @@ const systemConfig = "/etc/pazinit/pazinit.yaml"
 
 // patience is how much longer than its --timeout a client waits for an answer:
 // a supervisor that hangs does not keep the time.
-const patience = 5 * time.Second
+const patience = 2 * time.Second
 
 // A client is one request to a supervisor and how its answer is shown.
 type client struct {

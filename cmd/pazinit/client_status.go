@@ -106,7 +106,7 @@ func (k *client) watch(ctx context.Context, cl *control.Client) (last *control.R
 			continue
 		}
 		k.screen.measure()
-		lines := k.table(shown.Status, time.Since(came))
+		lines := k.table(shown.Status, time.Now(), time.Since(came))
 		if h := k.screen.height; h > 2 && len(lines) > h-1 {
 			lines = append(lines[:h-2], fmt.Sprintf("… and %d more", len(lines)-(h-2)))
 		}
@@ -139,7 +139,7 @@ func (k *client) showStatus(r *control.Reply) {
 		}
 		return
 	}
-	for _, line := range k.table(r.Status, 0) {
+	for _, line := range k.table(r.Status, time.Now(), 0) {
 		fmt.Fprintln(k.out, line)
 	}
 }
@@ -162,8 +162,7 @@ const leastReason = 12
 
 // table is one line for each instance below a head. late is how long ago the
 // supervisor told of them.
-func (k *client) table(list []control.Status, late time.Duration) []string {
-	now := time.Now()
+func (k *client) table(list []control.Status, now time.Time, late time.Duration) []string {
 	rows := [][]string{slices.Clone(heads[:])}
 	for i := range list {
 		rows = append(rows, row(&list[i], now, late))
