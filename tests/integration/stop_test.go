@@ -107,7 +107,6 @@ func TestStopTo(t *testing.T) {
 		t.Run(to, func(t *testing.T) {
 			t.Parallel()
 			rig.Both(t, rig.Config{
-				// The leader waits for the file that says that all are done, and ends.
 				Procfile: "web: sh -c 'setsid {H} count-signal USR1 stranger & {H} count-signal USR1 member & exec {H} count-signal USR1 leader'\n",
 				YAML:     fmt.Sprintf("applications: {app: {procfile: Procfile, stop_signal: [USR1 1s, KILL], stop_to: %s}}", to),
 			}, func(t *testing.T, r *rig.Rig) {
@@ -307,7 +306,7 @@ func TestHungFileSystem(t *testing.T) {
 	end()
 }
 
-// TestKernelTakesThePIDBack: a pid that another process got is not signalled.
+// TestPIDReuse: a pid that another process got is not signalled.
 func TestPIDReuse(t *testing.T) {
 	rig.NeedRoot(t)
 	t.Parallel()
