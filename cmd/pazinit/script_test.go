@@ -354,7 +354,8 @@ func cmdUnfollow(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // cmdTTY runs pazinit on a terminal. With --watch it gets Ctrl-C once the table
-// is there.
+// is there. A shell leads the session, as it does for people: when the leader
+// ends, the kernel drops what nobody has read yet.
 func cmdTTY(ts *testscript.TestScript, _ bool, args []string) {
 	var cols, rows uint16
 	if _, err := fmt.Sscanf(args[0], "%dx%d", &cols, &rows); err != nil {
@@ -363,7 +364,9 @@ func cmdTTY(ts *testscript.TestScript, _ bool, args []string) {
 	master, slave, err := openTTY(cols, rows)
 	ts.Check(err)
 	defer master.Close()
-	cmd := pazinitCmd(ts, args[2:])
+	cmd := pazinitCmd(ts, nil)
+	cmd.Path = "/bin/sh"
+	cmd.Args = append([]string{"sh", "-c", `trap : INT; "$@"; echo "<end $?>"; read line`, "sh", program}, args[2:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true, Setctty: true}
 	err = cmd.Start()
@@ -372,10 +375,10 @@ func cmdTTY(ts *testscript.TestScript, _ bool, args []string) {
 	var out bytes.Buffer
 	watch, asked := slices.Contains(args, "--watch"), false
 	in := bufio.NewReader(master)
-	for {
+	for !bytes.HasSuffix(out.Bytes(), []byte(">\r\n")) || !bytes.Contains(out.Bytes(), []byte("<end ")) {
 		b, err := in.ReadByte()
 		if err != nil {
-			break // EIO: the last one has closed it
+			break
 		}
 		out.WriteByte(b)
 		if watch && !asked && bytes.HasSuffix(out.Bytes(), []byte("\x1b[J")) {
@@ -384,10 +387,12 @@ func cmdTTY(ts *testscript.TestScript, _ bool, args []string) {
 			ts.Check(err)
 		}
 	}
+	_, _ = master.Write([]byte("\n"))
 	_ = cmd.Wait()
-	fmt.Fprint(ts.Stdout(), mask(ts, out.String()))
-	if got := strconv.Itoa(cmd.ProcessState.ExitCode()); got != args[1] {
-		ts.Fatalf("exit status %s, want %s\n%s", got, args[1], out.String())
+	text, status, _ := strings.Cut(out.String(), "<end ")
+	fmt.Fprint(ts.Stdout(), mask(ts, text))
+	if got := strings.TrimSuffix(status, ">\r\n"); got != args[1] {
+		ts.Fatalf("exit status %s, want %s\n%s", got, args[1], text)
 	}
 }
 
