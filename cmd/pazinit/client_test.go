@@ -9,8 +9,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/pazinit/pazinit/control"
 )
@@ -170,6 +173,36 @@ func TestBrokenConnection(t *testing.T) {
 			t.Errorf("%s = %d, %q, want %d", args, got, stderr.String(), want)
 		}
 		l.Close()
+	}
+}
+
+// Who may not reach the socket is told so. Needs root, to be somebody else.
+func TestDenied(t *testing.T) {
+	if os.Geteuid() != 0 {
+		if strings.Contains(os.Getenv("PAZINIT_TEST_MUST"), "root") {
+			t.Fatal("root: uid is not 0")
+		}
+		t.Skip("root: needed to be another user")
+	}
+	dir, err := os.MkdirTemp("", "pazinit-denied-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	socket := filepath.Join(dir, "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var stderr bytes.Buffer
+	cmd := exec.Command(program, "status", "--socket", socket)
+	cmd.Stderr, cmd.Dir = &stderr, "/"
+	cmd.SysProcAttr = &unix.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	_ = cmd.Run()
+	want := "pazinit: connect to " + socket + ": permission denied to uid 65534; socket_mode and access in the configuration give others some verbs\n"
+	if got := cmd.ProcessState.ExitCode(); got != control.ExitDenied || stderr.String() != want {
+		t.Errorf("status = %d, %q, want %d, %q", got, stderr.String(), control.ExitDenied, want)
 	}
 }
 
