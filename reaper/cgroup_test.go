@@ -81,8 +81,8 @@ func TestBornInCgroup(t *testing.T) {
 		if e := b.fails(s); !errors.Is(e, unix.ENODEV) && !errors.Is(e, unix.ENOENT) {
 			t.Errorf("clone3 %t: in a removed group: %v, want ENODEV", !fallback, e)
 		}
-		if NoClone3() != fallback {
-			t.Errorf("NoClone3() = %t after a bad group, want %t", !fallback, fallback)
+		if noClone3.Load() != fallback {
+			t.Errorf("noClone3 = %t after a bad group, want %t", !fallback, fallback)
 		}
 		unix.Close(fd)
 		// cgroup.procs, as cgroup v1 has it.

@@ -206,10 +206,6 @@ const maxPID = 1 << 22 // PID_MAX_LIMIT, include/linux/threads.h
 // noClone3 is set for good when the kernel refused clone3 once.
 var noClone3 atomic.Bool
 
-// NoClone3 reports whether the kernel, or a seccomp filter, was found to refuse
-// clone3: then a child cannot be born in a cgroup, it has to enter it.
-func NoClone3() bool { return noClone3.Load() }
-
 // A sigaction is the kernel's struct, as rt_sigaction(2) takes it on amd64 and
 // arm64 (arm64 has no restorer, but 24 bytes are read on both up to the mask).
 type sigaction struct {

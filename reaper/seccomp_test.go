@@ -77,8 +77,8 @@ func everything(t *testing.T, noClone bool) {
 	if got := b.output(spec("/bin/sh", "-c", "echo out; exec cat /proc/self/status")); field(got, "SigBlk") != "0000000000000000" || field(got, "SigIgn") != "0000000000000000" || field(got, "SigCgt") != "0000000000000000" {
 		t.Errorf("child's signals: %s", got)
 	}
-	if NoClone3() != noClone {
-		t.Errorf("NoClone3() = %t, want %t", NoClone3(), noClone)
+	if noClone3.Load() != noClone {
+		t.Errorf("noClone3 = %t, want %t", noClone3.Load(), noClone)
 	}
 	report := filepath.Join(t.TempDir(), "report")
 	exe, _ := os.Executable()
