@@ -190,7 +190,7 @@ func setup(env *testscript.Env) error {
 	var cancel context.CancelFunc
 	w.ctx, cancel = context.WithTimeout(context.Background(), time.Minute)
 	env.Defer(func() {
-		cancel()
+		defer cancel() // it kills what is left
 		for _, p := range w.followers {
 			_ = p.cmd.Process.Kill()
 			<-p.done
