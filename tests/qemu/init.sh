@@ -1,0 +1,33 @@
+#!/bin/busybox sh
+# The first process: mounts what pazinit expects to be there, and becomes what
+# /start says. The kernel makes variables of its command line: cgroups is v2, v1,
+# hybrid or none.
+export PATH=/bin
+for dir in proc sys dev run tmp; do
+	/bin/busybox mkdir -p /$dir
+done
+/bin/busybox mount -t proc proc /proc
+/bin/busybox --install -s /bin
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+# The console itself: /dev/console cannot be a controlling terminal.
+exec </dev/ttyS0 >/dev/ttyS0 2>&1
+
+v1() {
+	mount -t tmpfs cgroup /sys/fs/cgroup
+	for controllers in cpu,cpuacct memory devices freezer blkio pids; do
+		mkdir /sys/fs/cgroup/$controllers
+		mount -t cgroup -o $controllers cgroup /sys/fs/cgroup/$controllers
+	done
+}
+case $cgroups in
+v2) mount -t cgroup2 cgroup2 /sys/fs/cgroup ;;
+v1) v1 ;;
+hybrid)
+	v1
+	mkdir /sys/fs/cgroup/unified
+	mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified
+	;;
+esac
+ifconfig lo up
+. /start

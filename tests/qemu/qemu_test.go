@@ -1,0 +1,425 @@
+//go:build qemu
+
+package qemu
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pazinit/pazinit/control"
+	"github.com/pazinit/pazinit/tests/rig"
+)
+
+func TestMain(m *testing.M) { rig.Main(m) }
+
+// patience is a machine's time; an emulated one on a busy host is slow. No test
+// depends on its length.
+const patience = 3 * time.Minute
+
+// host is what all machines are made from.
+var host = sync.OnceValues(func() (h struct {
+	kernels []string
+	accel   string
+	files   Files
+}, err error) {
+	root, err := rig.Root()
+	if err != nil {
+		return h, err
+	}
+	if h.kernels, err = Kernels(root); err != nil {
+		return h, err
+	}
+	if h.files, err = Base(Busybox(root), rig.Binary); err != nil {
+		return h, err
+	}
+	if h.files["/bin/helper"], err = os.ReadFile(rig.Helper); err != nil {
+		return h, err
+	}
+	h.files["/start"] = []byte(Agent)
+	var why string
+	h.accel, why, err = Accel(Config{Kernel: h.kernels[0], Files: h.files, Cmdline: "cgroups=v2"})
+	fmt.Printf("machines use %s: %s\n", h.accel, why)
+	return h, err
+})
+
+// each runs a test for each kernel.
+func each(t *testing.T, test func(t *testing.T, kernel string)) {
+	h, err := host()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kernel := range h.kernels {
+		t.Run(strings.TrimPrefix(filepath.Base(kernel), "vmlinuz-"), func(t *testing.T) { test(t, kernel) })
+	}
+}
+
+// A machine is a VM whose failures are the test's.
+type machine struct {
+	*VM
+	t *testing.T
+}
+
+// boot boots a machine with files added to the common ones. In the end, nothing
+// may have gone wrong in its kernel but what allowed, a pattern, matches.
+func boot(t *testing.T, kernel, cmdline, allowed string, files map[string]string) *machine {
+	t.Helper()
+	h, err := host()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := Files{}
+	for name, data := range h.files {
+		all[name] = data
+	}
+	for name, text := range files {
+		all[name] = []byte(text)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	v, err := Boot(ctx, Config{Kernel: kernel, Files: all, Cmdline: cmdline, Accel: h.accel, Limit: patience})
+	if err != nil {
+		cancel()
+		t.Fatal(err)
+	}
+	m := &machine{v, t}
+	t.Cleanup(func() {
+		v.Kill(cancel)
+		for line := range strings.Lines(v.Console()) {
+			if wrong.MatchString(line) && (allowed == "" || !regexp.MustCompile(allowed).MatchString(line)) {
+				t.Errorf("the kernel says %q", line)
+			}
+		}
+		if t.Failed() {
+			t.Logf("console:\n%s", v.Console())
+		}
+	})
+	m.must(v.Ready())
+	return m
+}
+
+// wrong is what a kernel says when something is.
+var wrong = regexp.MustCompile(`Kernel panic|Oops|BUG:|general protection|segfault|Out of memory|blocked for more than`)
+
+func (m *machine) must(err error) {
+	m.t.Helper()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// see waits until the console has the nth match of a pattern, and reports its
+// first group, or all of it.
+func (m *machine) see(pattern string, n int) string {
+	m.t.Helper()
+	groups, err := m.Until(pattern, n)
+	m.must(err)
+	return groups[min(1, len(groups)-1)]
+}
+
+// run runs a script that must succeed, and reports what it printed.
+func (m *machine) run(format string, args ...any) string {
+	m.t.Helper()
+	script := fmt.Sprintf(format, args...)
+	out, status, err := m.Sh(script)
+	m.must(err)
+	if status != 0 {
+		m.t.Fatalf("%s: status %d\n%s", script, status, out)
+	}
+	return strings.TrimSpace(out)
+}
+
+// status is that of every instance.
+func (m *machine) status() map[string]control.Status {
+	m.t.Helper()
+	var list []control.Status
+	text := m.run("pazinit status --json")
+	if err := json.Unmarshal([]byte(text), &list); err != nil {
+		m.t.Fatalf("read the status %q: %v", text, err)
+	}
+	all := map[string]control.Status{}
+	for _, st := range list {
+		all[st.Name] = st
+	}
+	return all
+}
+
+// state fails the test when an instance is not in a state, and reports what else
+// it is.
+func (m *machine) state(name, want string) control.Status {
+	m.t.Helper()
+	st := m.status()[name]
+	if st.State != want {
+		m.t.Errorf("%s is %q (%s), want %s", name, st.State, st.Reason, want)
+	}
+	return st
+}
+
+// gone fails the test when one of the processes is there, dead or alive.
+func (m *machine) gone(pids ...string) {
+	m.t.Helper()
+	for _, pid := range pids {
+		if out, status, err := m.Sh("cat /proc/" + pid + "/status"); err != nil || status == 0 {
+			m.t.Errorf("process %s is there (%v), want it gone:\n%s", pid, err, out)
+		}
+	}
+}
+
+// powerOff ends a machine that has nothing to complain of.
+func (m *machine) powerOff() {
+	m.t.Helper()
+	for line := range strings.Lines(m.run("dmesg")) {
+		if wrong.MatchString(line) {
+			m.t.Errorf("the kernel says %q", line)
+		}
+	}
+	m.must(m.Post("poweroff -f"))
+	m.must(m.Wait())
+}
+
+const asInit = Agent + "exec pazinit run -c /etc/pazinit.yaml --log-format plain\n"
+
+var supervised = map[string]string{
+	"/start": asInit,
+	"/etc/Procfile": `web: helper sleep
+shell: while :; do sleep 3600; done
+session: helper setsid
+daemon: helper double-fork
+stubborn: helper ignore-term
+storm: helper orphans 10000
+patient: helper ignore-term
+failing: helper exit 1
+flapping: helper exit 1
+`,
+	"/etc/pazinit.yaml": `applications:
+  app:
+    procfile: Procfile
+    workers:
+      session: {stop_timeout: 1s}
+      daemon: {stop_timeout: 1s}
+      stubborn: {stop_timeout: 3s}
+      storm: {autostart: false, restart: never}
+      patient: {stop_timeout: 1h}
+      failing: {autostart: false, backoff: {base: 1h, max: 1h}}
+      flapping: {autostart: false, max_restarts: unlimited, backoff: {base: 100ms, factor: 1}}
+`,
+}
+
+// TestInit has pazinit be the init of machines with each kind of control groups.
+func TestInit(t *testing.T) {
+	each(t, func(t *testing.T, kernel string) {
+		for name, c := range map[string]struct{ cmdline, group string }{
+			"v2":     {"cgroups=v2 cgroup_no_v1=all", `(?m)^0::/pazinit/`},
+			"v1":     {"cgroups=v1", `(?m):pids:/pazinit/`},
+			"hybrid": {"cgroups=hybrid", `(?m)^0::/pazinit/`},
+			"none":   {"cgroups=none", ``},
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				m := boot(t, kernel, c.cmdline, "", supervised)
+				m.starts()
+				if c.group == "" {
+					m.see("without cgroups: ", 1)
+				} else if got := m.run("cat /proc/%d/cgroup", m.state("app:web.1", "RUNNING").PID); !regexp.MustCompile(c.group).MatchString(got) {
+					t.Errorf("control groups of web = %s, want a match of %s", got, c.group)
+				}
+				m.restarts()
+				m.stops()
+				m.reaps()
+				m.clock()
+				m.powerOff()
+			})
+		}
+	})
+}
+
+func (m *machine) starts() {
+	m.t.Helper()
+	if got := m.see(`^.*started, pid .*$`, 1); !strings.Contains(got, "started, pid 1, the init of a machine") {
+		m.t.Errorf("first line = %q, want pid 1, the init of a machine", got)
+	}
+	if got := m.run("cat /proc/1/comm"); got != "pazinit" {
+		m.t.Errorf("process 1 = %q, want pazinit", got)
+	}
+	for _, worker := range []string{"web", "shell", "session", "daemon", "stubborn", "patient"} {
+		m.see("app:"+worker+`\.1 is RUNNING, pid \d+`, 1)
+		m.state("app:"+worker+".1", "RUNNING")
+	}
+}
+
+func (m *machine) restarts() {
+	m.t.Helper()
+	before := m.state("app:web.1", "RUNNING").PID
+	m.run("kill -9 %d", before)
+	after := m.see(`app:web\.1 is RUNNING, pid (\d+)$`, 2)
+	if got := m.state("app:web.1", "RUNNING"); fmt.Sprint(got.PID) != after || got.LastExit == nil || got.LastExit.Signal != "SIGKILL" {
+		m.t.Errorf("web after SIGKILL = %+v, want pid %s after one", got, after)
+	}
+	m.gone(fmt.Sprint(before))
+}
+
+// stops looks that what a worker made in sessions of its own is ended with it.
+func (m *machine) stops() {
+	m.t.Helper()
+	child := m.see(`app:session\.1 +\| child (\d+)$`, 1)
+	grandchild := m.see(`app:daemon\.1 +\| grandchild (\d+)$`, 1)
+	m.see(`app:stubborn\.1 +\| ready$`, 1)
+	stubborn := m.state("app:stubborn.1", "RUNNING").PID
+	m.run("kill -0 %s && kill -0 %s && pazinit stop session daemon stubborn", child, grandchild)
+	for _, worker := range []string{"session", "daemon", "stubborn"} {
+		m.state("app:"+worker+".1", "STOPPED")
+	}
+	m.gone(child, grandchild, fmt.Sprint(stubborn))
+}
+
+// reaps has 10,000 orphans come while a worker dies.
+func (m *machine) reaps() {
+	m.t.Helper()
+	m.run("echo 20000 >/proc/sys/kernel/threads-max") // all are zombies at once
+	m.run("pazinit start --no-wait storm; pazinit signal KILL web")
+	m.see(`app:web\.1 is RUNNING, pid \d+$`, 3)
+	m.see(`app:storm\.1 +\| made 10000$`, 1)
+	m.see(`app:storm\.1 is EXITED`, 1)
+	if got := m.state("app:storm.1", "EXITED"); got.LastExit == nil || got.LastExit.Code != 0 {
+		m.t.Errorf("storm = %+v, want exit status 0", got)
+	}
+	m.run("while grep -q '^State:.*Z' /proc/[0-9]*/status 2>/dev/null; do sleep 0.1; done")
+}
+
+// clock sets the wall clock, 19 days forward and then as much back. Deadlines of
+// an hour must not come by the one, and short ones not stay away by the other.
+func (m *machine) clock() {
+	m.t.Helper()
+	m.see(`app:patient\.1 +\| ready$`, 1)
+	m.run("pazinit start --no-wait failing flapping")
+	m.see(`app:failing\.1 is in BACKOFF`, 1)
+	m.run("pazinit stop --no-wait patient")
+	const days19 = 19 * 86400
+	for _, jump := range []int{days19, -2 * days19, days19} {
+		ready := m.count(`app:stubborn\.1 +\| ready$`)
+		m.run("pazinit start stubborn")
+		m.see(`app:stubborn\.1 +\| ready$`, ready+1)
+		// The second stop waits for what the first began.
+		m.run("pazinit stop --no-wait stubborn && date -s @$(($(date +%%s) + %d)) && pazinit stop stubborn", jump)
+		m.state("app:stubborn.1", "STOPPED")
+		m.see(`app:flapping\.1 is in BACKOFF`, m.count(`app:flapping\.1 is in BACKOFF`)+1)
+		m.state("app:patient.1", "STOPPING")
+		m.state("app:failing.1", "BACKOFF")
+		if up := m.state("app:web.1", "RUNNING").UptimeS; up < 0 || up > patience.Seconds() {
+			m.t.Errorf("uptime after a jump of %d s = %g s", jump, up)
+		}
+		if table := m.run("pazinit status web shell"); regexp.MustCompile(`\dd |-\d`).MatchString(table) {
+			m.t.Errorf("uptime after a jump of %d s is of days:\n%s", jump, table)
+		}
+	}
+	m.run("pazinit stop flapping failing")
+}
+
+// count is how often a pattern is on the console until now.
+func (m *machine) count(pattern string) int {
+	return len(regexp.MustCompile("(?m)"+pattern).FindAllString(m.Console(), -1))
+}
+
+// ending are two runs: one is told to stop, in the other an essential worker ends.
+// Its web starts after db and must be stopped before it.
+var ending = map[string]string{
+	"/etc/term.yaml": `applications:
+  app:
+    workers:
+      db: {run: /bin/worker, priority: 1}
+      web: {run: /bin/worker, priority: 2}
+`,
+	"/etc/essential.yaml": `applications:
+  app:
+    workers:
+      db: {run: /bin/worker, priority: 1}
+      web: {run: /bin/worker, priority: 2}
+      job: {run: /bin/helper, args: [exit, "7"], priority: 3, restart: never, essential: true}
+`,
+	"/bin/worker": `#!/bin/sh
+trap 'echo stops; exit 0' TERM
+echo ready
+while :; do
+	sleep 7200 &
+	wait
+done
+`,
+}
+
+// with is a file added to others.
+func with(files map[string]string, name, text string) map[string]string {
+	all := map[string]string{name: text}
+	for name, text := range files {
+		all[name] = text
+	}
+	return all
+}
+
+// inOrder looks that web was stopped before db, in the nth run.
+func (m *machine) inOrder(n int) {
+	m.t.Helper()
+	for _, worker := range []string{"db", "web"} {
+		m.see(`app:`+worker+`\.1 +\| stops$`, n)
+	}
+	order := regexp.MustCompile(`(?m)app:(\w+)\.1 +\| stops$`).FindAllStringSubmatch(m.Console(), -1)
+	if first := order[2*n-2][1]; first != "web" {
+		m.t.Errorf("first one to be stopped = %s, want web", first)
+	}
+}
+
+// TestChildOfInit has pazinit run below another init, which sees its exit status.
+func TestChildOfInit(t *testing.T) {
+	each(t, func(t *testing.T, kernel string) {
+		t.Parallel()
+		m := boot(t, kernel, "cgroups=v2", "", with(ending, "/start", Agent+`
+for how in term essential; do
+	pazinit run -c /etc/$how.yaml --log-format plain
+	echo "$how ended with $?"
+done
+while :; do sleep 3600; done
+`))
+		m.see(`app:db\.1 +\| ready$`, 1)
+		m.see(`app:web\.1 +\| ready$`, 1)
+		m.run("kill -TERM $(pidof pazinit)")
+		if got := m.see(`^term ended with (\d+)$`, 1); got != "0" {
+			t.Errorf("exit status after TERM = %s, want 0", got)
+		}
+		m.inOrder(1)
+		if got := m.see(`^essential ended with (\d+)$`, 1); got != "7" {
+			t.Errorf("exit status after the essential worker's 7 = %s", got)
+		}
+		m.inOrder(2)
+		if out := m.run("ps; ls -d /sys/fs/cgroup/pazinit* 2>/dev/null || true"); regexp.MustCompile(`bin/worker|bin/helper|sleep 7200|pazinit`).MatchString(out) {
+			t.Errorf("something is left:\n%s", out)
+		}
+		m.powerOff()
+	})
+}
+
+// TestEndOfInit has the first process of a machine end. That is a panic of the
+// kernel, which tells the exit status.
+func TestEndOfInit(t *testing.T) {
+	each(t, func(t *testing.T, kernel string) {
+		for how, status := range map[string]string{"term": "0x00000000", "essential": "0x00000700"} {
+			t.Run(how, func(t *testing.T) {
+				t.Parallel()
+				m := boot(t, kernel, "cgroups=v2", `Attempted to kill init! exitcode=`+status,
+					with(ending, "/start", Agent+"exec pazinit run -c /etc/"+how+".yaml --log-format plain\n"))
+				if how == "term" {
+					m.see(`app:db\.1 +\| ready$`, 1)
+					m.see(`app:web\.1 +\| ready$`, 1)
+					m.must(m.Post("kill -TERM 1"))
+				}
+				m.inOrder(1)
+				m.see(`Attempted to kill init! exitcode=`+status, 1)
+				m.must(m.Wait())
+			})
+		}
+	})
+}
