@@ -1,3 +1,0 @@
-package seeds
-
-var supervisor, quirks []row
