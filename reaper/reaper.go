@@ -98,7 +98,7 @@ type Reaper struct {
 
 const (
 	maxSpawners = 4                     // forks at a time; more only queue for the kernel's own locks
-	stuckAfter  = 50 * time.Millisecond // an exec that takes longer leaves its place to another
+	stuckAfter  = 200 * time.Millisecond // an exec that takes longer leaves its place to another
 	keepEvents  = 1024                  // a longer list of events is not kept for the next ones
 )
 

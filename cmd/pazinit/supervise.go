@@ -128,6 +128,7 @@ func (c *command) supervise(args []string, named bool) int {
 	}
 	forward(s, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH, unix.SIGPIPE)
 	settleProcess()
+	spareThreads(8)
 	code, err = s.Run(context.Background())
 	if err != nil {
 		return c.fail(code, "%v", err)
