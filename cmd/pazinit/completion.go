@@ -121,6 +121,7 @@ func candidates(before []string, word string) []string {
 	if slices.Contains(before, "--") {
 		return []string{anyFile} // a command and its arguments
 	}
+	before = verbFirst(before)
 	verb := ""
 	if len(before) > 0 {
 		verb = before[0]
@@ -163,6 +164,23 @@ func candidates(before []string, word string) []string {
 		return names(v, before)
 	}
 	return nil
+}
+
+// verbFirst puts the flags that stand before a verb behind it, where they mean
+// the same.
+func verbFirst(words []string) []string {
+	for i := 0; i < len(words); i++ {
+		switch w := words[i]; {
+		case !strings.HasPrefix(w, "-"):
+			if control.Lookup(w) == nil {
+				return words
+			}
+			return slices.Concat(words[i:i+1], words[:i], words[i+1:])
+		case w == "-c" || w == "--config" || w == "--socket":
+			i++
+		}
+	}
+	return words
 }
 
 // valueOf is the flag whose value follows word, nil if word is none.
@@ -208,6 +226,9 @@ func runCandidates(before []string, word string) []string {
 		}
 	}
 	if !strings.HasPrefix(word, "-") {
+		if before[0] != "run" {
+			return verbCandidates(false)
+		}
 		return nil
 	}
 	var out []string
