@@ -31,7 +31,7 @@ __attribute__((used)) _Noreturn void start(char **sp)
 	sys(__NR_clock_gettime, 1, (long)ts, 0, 0); /* CLOCK_MONOTONIC */
 
 	long argc = *(long *)sp;
-	const char *fifo = argc > 1 ? sp[2] : 0;
+	const char *fifo = argc > 1 && *sp[2] == '/' ? sp[2] : 0; /* s6 gives a name */
 	for (char **env = sp + argc + 2; !fifo && *env; env++) {
 		const char *key = "BENCH_FIFO=", *s = *env;
 		while (*key && *s == *key)
