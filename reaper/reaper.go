@@ -97,9 +97,9 @@ type Reaper struct {
 }
 
 const (
-	maxSpawners = 4                     // forks at a time; more only queue for the kernel's own locks
+	maxSpawners = 4                      // forks at a time; more only queue for the kernel's own locks
 	stuckAfter  = 200 * time.Millisecond // an exec that takes longer leaves its place to another
-	keepEvents  = 1024                  // a longer list of events is not kept for the next ones
+	keepEvents  = 1024                   // a longer list of events is not kept for the next ones
 )
 
 // Options says how a Reaper treats its own process.
@@ -387,11 +387,29 @@ func (r *Reaper) wait() {
 		ended := r.ended
 		r.mu.Unlock()
 		if ended {
+			collectLast()
 			return
 		}
 		// The loop is ready now: let it have this thread at once, rather than wake
 		// another one for it; the next wait is picked up by whoever is free.
 		runtime.Gosched()
+	}
+}
+
+// collectLast collects who is dying when nobody will wait any more, and who
+// would stay a zombie while the program goes on: a cgroup is empty a moment
+// before its last processes can be collected. Who lives on is not waited for.
+func collectLast() {
+	for patience := 20; patience > 0; { // milliseconds
+		pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
+		switch {
+		case err == unix.EINTR || pid > 0:
+		case err != nil: // ECHILD
+			return
+		default:
+			_, _ = unix.Poll(nil, 1)
+			patience--
+		}
 	}
 }
 
