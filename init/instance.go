@@ -381,6 +381,9 @@ func (s *Supervisor) ended(in *instance, run uint64, leader int, x *control.Exit
 				s.draining[in] = true
 			}
 			s.step(in, ev)
+			if left {
+				s.lookForLeft(in, run) // it may have gone before we waited for it
+			}
 		})
 	}()
 }
@@ -479,6 +482,9 @@ func (s *Supervisor) sweep(in *instance, run uint64) {
 	g := in.group.Load()
 	if g == nil {
 		s.signalTree(in, run, unix.SIGKILL)
+		if s.draining[in] {
+			s.lookForLeft(in, run)
+		}
 		return
 	}
 	name := in.name
