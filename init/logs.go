@@ -17,27 +17,30 @@ const (
 
 func (s *Supervisor) verbLogs(ctx context.Context, p control.Peer, req *control.Request, send func(*control.Reply) error) (*control.Reply, error) {
 	var sources []*output.Source
+	var names []string // of those that never ran, too
 	var bad []control.Result
 	all := false // p may see all, also what comes later
-	err := s.ask(func() error {
+	find := func() error {
+		sources, names = nil, nil
 		if req.Self {
 			if !s.may(req, p, nil) {
 				return denied(req, p)
 			}
-			sources = append(sources, s.hub.Self())
+			sources, names = append(sources, s.hub.Self()), append(names, s.hub.Self().Name())
 			return nil
 		}
 		all = s.may(req, p, nil)
 		sel := s.choose(p, req)
 		for _, in := range sel.instances {
+			names = append(names, in.name)
 			if src := in.source.Load(); src != nil {
 				sources = append(sources, src)
 			}
 		}
 		bad = sel.bad
 		return nil
-	})
-	if err != nil {
+	}
+	if err := s.ask(find); err != nil {
 		return nil, err
 	}
 	if req.Clear {
@@ -62,28 +65,23 @@ func (s *Supervisor) verbLogs(ctx context.Context, p control.Peer, req *control.
 		q.Since = time.Now().Add(-d)
 	}
 	last := reply(bad)
-	var missed uint64
-	show := func(l output.Line) error {
-		m := missed
-		missed = 0
-		return send(&control.Reply{Log: logLine(l), Missed: m})
-	}
+	show := func(l output.Line) error { return send(&control.Reply{Log: logLine(l)}) }
 	if !req.Follow {
 		_ = s.hub.Each(sources, q, show)
 		return last, nil
 	}
 	// Who matches is settled now, by name: those who capture must not ask the loop.
-	self := s.hub.Self().Name()
-	names := make([]string, len(sources))
-	for i, src := range sources {
-		names[i] = src.Name()
-	}
-	match := func(name string) bool { return slices.Contains(names, name) }
+	self, chosen := s.hub.Self().Name(), names
+	match := func(name string) bool { return slices.Contains(chosen, name) }
 	if all && len(req.Names) == 0 && !req.Self {
 		match = func(name string) bool { return name != self }
 	}
 	f := s.hub.Follow(match, req.Stream, followLines)
 	defer f.Close()
+	// Those that began to print before Follow, but after they were looked for.
+	if err := s.ask(find); err != nil {
+		return nil, err
+	}
 	if err := f.Backlog(sources, q, show); err != nil {
 		return last, nil
 	}
@@ -95,12 +93,14 @@ func (s *Supervisor) verbLogs(ctx context.Context, p control.Peer, req *control.
 		case <-s.done:
 			return last, nil
 		}
-		var lines []output.Line
-		lines, missed = f.Take()
+		lines, missed := f.Take()
 		for _, l := range lines {
 			if show(l) != nil {
 				return last, nil
 			}
+		}
+		if missed > 0 && send(&control.Reply{Missed: missed}) != nil {
+			return last, nil
 		}
 	}
 }
