@@ -75,6 +75,7 @@ func TestEndWhenAll(t *testing.T) {
 	})
 	r.WaitState("app:a.1", "EXITED")
 	r.Line("app:b.1", "ready")
+	r.WaitState("app:c.1", "RUNNING")
 	if st := r.Of("app:c.1"); st.State != "RUNNING" {
 		t.Errorf("c is %s when one of two has ended, want RUNNING", st.State)
 	}

@@ -226,6 +226,7 @@ func TestAddRemove(t *testing.T) {
 func TestScale(t *testing.T) {
 	t.Parallel()
 	r := rig.New(t, rig.Config{Procfile: "web: {H} sleep\n"})
+	r.WaitState("app:web.1", "RUNNING")
 	scale := func(count string, want int) {
 		t.Helper()
 		if reply := r.Do(&control.Request{Verb: "scale", Names: []string{"web"}, Count: count}); reply.Code != 0 {

@@ -91,7 +91,7 @@ type Rig struct {
 	events  []control.Event
 	missed  uint64
 	lines   []control.LogLine
-	follows bool
+	follows map[string]bool
 	readers sync.WaitGroup
 }
 
@@ -115,7 +115,7 @@ func New(t testing.TB, c Config) *Rig {
 		T: t, Dir: dir, Socket: filepath.Join(dir, "s"), Helper: Helper, Cfg: c,
 		Cgroup: fmt.Sprintf("rig.%d-%d", os.Getpid(), n),
 		marker: fmt.Sprintf("PAZINIT_TEST_RIG=%d.%d.%d", os.Getpid(), n, time.Now().UnixNano()),
-		ended:  make(chan struct{}), news: make(chan struct{}),
+		ended:  make(chan struct{}), news: make(chan struct{}), follows: map[string]bool{},
 	}
 	if c.Socket != "" {
 		r.Socket = r.Expand(c.Socket)
@@ -432,19 +432,35 @@ func (r *Rig) readEvents() {
 	})
 }
 
-func (r *Rig) readLines() {
+// readLines follows one instance, so that no other's flood comes between.
+func (r *Rig) readLines(name string) {
 	defer r.readers.Done()
-	cl, err := control.Dial(r.Socket)
-	if err != nil {
-		return
-	}
-	defer cl.Close()
-	_, _ = cl.Do(r.ctx, &control.Request{Verb: "logs", Follow: true, Lines: -1}, func(l *control.Reply) error {
-		if l.Log != nil {
-			r.tell(func() { r.lines = append(r.lines, *l.Log) })
+	for {
+		r.mu.Lock()
+		news := r.news
+		r.mu.Unlock()
+		cl, err := control.Dial(r.Socket)
+		if err != nil {
+			return
 		}
-		return nil
-	})
+		reply, err := cl.Do(r.ctx, &control.Request{Verb: "logs", Names: []string{name}, Follow: true, Lines: -1}, func(l *control.Reply) error {
+			if l.Log != nil && l.Log.Name == name {
+				r.tell(func() { r.lines = append(r.lines, *l.Log) })
+			}
+			return nil
+		})
+		cl.Close()
+		if err != nil || reply.Code != control.ExitNoName {
+			return
+		}
+		select { // there is no such instance yet
+		case <-news:
+		case <-r.ended:
+			return
+		case <-r.ctx.Done():
+			return
+		}
+	}
 }
 
 // Console is what the supervisor printed until now.
@@ -534,12 +550,12 @@ func (r *Rig) Line(name, prefix string) string {
 func (r *Rig) LineAfter(name, prefix string, n int) (rest string) {
 	r.T.Helper()
 	r.mu.Lock()
-	begin := !r.follows
-	r.follows = true
+	begin := !r.follows[name]
+	r.follows[name] = true
 	r.mu.Unlock()
 	if begin {
 		r.readers.Add(1)
-		go r.readLines()
+		go r.readLines(name)
 	}
 	r.wait(fmt.Sprintf("%s prints %q", name, prefix), func() bool {
 		n := n
