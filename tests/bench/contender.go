@@ -54,6 +54,13 @@ func (b *bench) contenders() []contender {
 			return b.pazinitJob(dir, false, fmt.Sprintf("{run: %q, args: [%q], num_instances: %d}", b.stamp, fifo, n))
 		}},
 	}
+	if b.against != "" {
+		all = append(all, contender{name: "pazinit -against", rest: soon, copies: 1, setUp: func(b *bench, dir string, n int, fifo string) (job, error) {
+			j, err := b.pazinitJob(dir, true, fmt.Sprintf("{run: %q, args: [%q], num_instances: %d}", b.stamp, fifo, n))
+			j.argv[0] = b.against
+			return j, err
+		}})
+	}
 	if b.peers {
 		all = append(all, peers()...)
 	}

@@ -35,6 +35,7 @@ type bench struct {
 	kills, rounds  int
 	window         time.Duration
 	pazinit, goref string
+	against        string
 	stamp, ref     string
 	unique         int
 }
@@ -67,6 +68,7 @@ func run() int {
 	only := flag.String("only", strings.Join(names, ","), "the parts to run")
 	flag.BoolVar(&b.peers, "peers", os.Getenv("PEERS") == "1", "measure the other supervisors that are installed too (PEERS=1)")
 	flag.StringVar(&b.pazinit, "bin", "", "measure this pazinit instead of a fresh build")
+	flag.StringVar(&b.against, "against", "", "measure this other pazinit too: what was there before a change")
 	flag.IntVar(&b.kills, "kills", 1000, "how many kills for each latency")
 	flag.IntVar(&b.rounds, "rounds", 3, "how many rounds for each start, stop and throughput")
 	flag.DurationVar(&b.window, "window", 10*time.Second, "how long idle supervisors are watched")
