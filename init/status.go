@@ -42,7 +42,8 @@ func (in *instance) status(now time.Time) control.Status {
 		r.UptimeS = now.Sub(in.life.Executed()).Seconds()
 	}
 	if d := in.life.Deadline(); !d.IsZero() && (st == lifecycle.Backoff || st == lifecycle.Fatal) {
-		r.NextTry = &d
+		next := now.Round(0).Add(d.Sub(now)) // by the wall clock as it is now
+		r.NextTry = &next
 	}
 	return r
 }
