@@ -4,7 +4,7 @@ FLAGS  := -trimpath -ldflags "-s -w -X=runtime.godebugDefault=asyncpreemptoff=1 
 LINT   := go tool -modfile=tools/go.mod golangci-lint
 ROOT   := $(if $(filter-out 0,$(shell id -u)),sudo -E,env)
 
-.PHONY: help build shop programs run test root-test lint generate check bench seeds soak clean
+.PHONY: help build shop programs run test root-test vm vm-test lint generate check bench seeds soak clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1 	/p' Makefile | expand -t 12
@@ -32,6 +32,14 @@ test: programs ## every test that needs no VM
 
 root-test: programs ## the tests as root, where what root can do must not be skipped
 	PAZINIT_TEST_MUST=root,cgroup2 go test -count=1 -exec "$(ROOT)" ./...
+
+vm: build ## boots examples/vm in QEMU, with its console here
+	scripts/fetch-kernel
+	go run ./tests/qemu/boot out/pazinit examples/vm
+
+vm-test: ## the tests in QEMU: pazinit as PID 1 of real kernels
+	scripts/fetch-kernel
+	go test -tags qemu -count=1 -timeout 2h -v ./tests/qemu
 
 lint: ## golangci-lint (gofmt, vet, staticcheck, the import rules), also for arm64
 	$(LINT) run ./...

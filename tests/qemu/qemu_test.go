@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -310,11 +311,18 @@ func (m *machine) clock() {
 		m.state("app:stubborn.1", "STOPPED")
 		m.see(`app:flapping\.1 is in BACKOFF`, m.count(`app:flapping\.1 is in BACKOFF`)+1)
 		m.state("app:patient.1", "STOPPING")
-		m.state("app:failing.1", "BACKOFF")
+		next := m.state("app:failing.1", "BACKOFF").NextTry
+		now, err := strconv.ParseInt(m.run("date +%%s"), 10, 64)
+		m.must(err)
+		if next == nil {
+			m.t.Error("failing has no next try, want one")
+		} else if in := next.Sub(time.Unix(now, 0)); in <= 0 || in > 70*time.Minute {
+			m.t.Errorf("next try of failing after a jump of %d s = in %v, want within the hour", jump, in)
+		}
 		if up := m.state("app:web.1", "RUNNING").UptimeS; up < 0 || up > patience.Seconds() {
 			m.t.Errorf("uptime after a jump of %d s = %g s", jump, up)
 		}
-		if table := m.run("pazinit status web shell"); regexp.MustCompile(`\dd |-\d`).MatchString(table) {
+		if table := m.run("pazinit status web shell"); regexp.MustCompile(`\dd \d\d:|-\d`).MatchString(table) {
 			m.t.Errorf("uptime after a jump of %d s is of days:\n%s", jump, table)
 		}
 	}
