@@ -95,7 +95,7 @@ func TestFIFOLongLine(t *testing.T) {
 	log := newLog()
 	s := serve(t, ServerOptions{Handler: h, Log: log.add})
 	for _, n := range []int{fifoLine - 1, fifoLine, 5000, 3 * fifoLine, 60000} {
-		line := "start " + strings.Repeat("n ", n)[:n-len("start ")]
+		line := "start " + strings.Repeat("names-of-15-bytes ", n)[:n-len("start ")]
 		writeFIFO(t, s.FIFO(), line+"\npid\n")
 		if n < fifoLine {
 			if r := <-reqs; r.Verb != "start" {

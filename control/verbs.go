@@ -549,6 +549,9 @@ func (r *Request) CountOf(i int) string {
 	return r.Count
 }
 
+// maxNames bounds what one request makes the supervisor look for.
+const maxNames = 256
+
 // Validate checks r as far as it can be without knowing what runs, and replaces
 // an alias in Verb. Its error is a *[UsageError].
 func (r *Request) Validate() error {
@@ -557,6 +560,9 @@ func (r *Request) Validate() error {
 		return unknownVerb(r.Verb)
 	}
 	bad := func(format string, args ...any) error { return &UsageError{v.Name, fmt.Sprintf(format, args...)} }
+	if len(r.Names) > maxNames {
+		return bad("%d names are more than %d: a glob or all names many", len(r.Names), maxNames)
+	}
 	for _, n := range r.Names {
 		if n == "" || len(n) > 512 || strings.ContainsFunc(n, func(c rune) bool {
 			return !unicode.IsGraphic(c) || c == ' ' || c == unicode.ReplacementChar

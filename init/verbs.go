@@ -160,16 +160,32 @@ func (s *Supervisor) choose(p control.Peer, req *control.Request) (sel selection
 	if all {
 		names = []string{"all"}
 	}
+	// What a peer may is found out once for each worker, and one who may nothing
+	// learns nothing, not even which names there are.
+	allowed := map[*worker]bool{}
+	for _, a := range s.apps {
+		for _, w := range a.workers {
+			if s.may(req, p, w) {
+				allowed[w] = true
+			}
+		}
+	}
+	if len(allowed) == 0 && !s.may(req, p, nil) {
+		for _, name := range names {
+			sel.bad = append(sel.bad, control.Result{Name: name, Message: denied(req, p).Error(), Code: control.ExitDenied})
+		}
+		return sel
+	}
 	seen := map[*instance]bool{}
 	for _, name := range names {
 		ins, empty := s.match(name)
 		if len(ins)+len(empty) == 0 && name != "all" && name != "*" {
-			sel.bad = append(sel.bad, control.Result{Name: name, Message: "no such name" + s.suggest(name), Code: control.ExitNoName})
+			sel.bad = append(sel.bad, control.Result{Name: name, Message: "no such name" + s.suggestTo(p, req, name), Code: control.ExitNoName})
 			continue
 		}
 		refused := false
 		allow := func(w *worker) bool {
-			if s.may(req, p, w) {
+			if allowed[w] {
 				return true
 			}
 			refused = true
@@ -193,12 +209,47 @@ func (s *Supervisor) choose(p control.Peer, req *control.Request) (sel selection
 	return sel
 }
 
-// suggest finds the name that was probably meant.
-func (s *Supervisor) suggest(name string) string {
+// maxSuggestions is how many names a request may have for the unknown ones to be
+// compared with all that there are: it is the loop that does it.
+const maxSuggestions = 3
+
+// suggestTo is suggest for a peer: what he may not ask for is not named to him.
+func (s *Supervisor) suggestTo(p control.Peer, req *control.Request, name string) string {
+	if len(req.Names) > maxSuggestions {
+		return ""
+	}
+	return s.suggest(name, func(w *worker) bool { return s.may(req, p, w) })
+}
+
+// mayAny reports whether p may do req to anything at all.
+func (s *Supervisor) mayAny(req *control.Request, p control.Peer) bool {
+	if s.may(req, p, nil) {
+		return true
+	}
+	for _, a := range s.apps {
+		for _, w := range a.workers {
+			if s.may(req, p, w) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// suggest finds the name that was probably meant, among the workers that the
+// asker knows; nil is all.
+func (s *Supervisor) suggest(name string, knows func(*worker) bool) string {
 	var known []string
 	for _, a := range s.apps {
-		known = append(known, a.name+":*")
+		named := false
 		for _, w := range a.workers {
+			if knows != nil && !knows(w) {
+				continue
+			}
+			if !named {
+				named = true
+				known = append(known, a.name+":*")
+			}
 			known = append(known, w.fullName(), w.name)
 			for _, in := range w.instances {
 				known = append(known, in.name)
@@ -318,10 +369,13 @@ func (s *Supervisor) workersOf(p control.Peer, req *control.Request, name string
 		}
 	}
 	if len(out) == 0 {
+		if !s.mayAny(req, p) {
+			return nil, denied(req, p)
+		}
 		if ins, _ := s.match(name); len(ins) > 0 {
 			return nil, refuse(control.ExitUsage, "%s is an instance: name its worker, %s", name, ins[0].w.fullName())
 		}
-		return nil, refuse(control.ExitNoName, "no such name%s", s.suggest(name))
+		return nil, refuse(control.ExitNoName, "no such name%s", s.suggestTo(p, req, name))
 	}
 	for _, w := range out {
 		if !s.may(req, p, w) {
@@ -587,22 +641,15 @@ func (s *Supervisor) visibleTo(p control.Peer, req *control.Request) (func(name 
 	var patterns []string
 	err := s.ask(func() error {
 		all = s.may(req, p, nil)
+		if !s.mayAny(req, p) {
+			return denied(req, p)
+		}
 		for _, name := range req.Names {
 			ins, empty := s.match(name)
 			if len(ins)+len(empty) == 0 {
-				return refuse(control.ExitNoName, "no such name %q%s", name, s.suggest(name))
+				return refuse(control.ExitNoName, "no such name %q%s", name, s.suggestTo(p, req, name))
 			}
 			patterns = append(patterns, name)
-		}
-		if all {
-			return nil
-		}
-		found := false
-		for in := range s.visible() {
-			found = found || s.may(req, p, in.w)
-		}
-		if !found {
-			return denied(req, p)
 		}
 		return nil
 	})

@@ -141,7 +141,7 @@ func (s *Supervisor) adopt(cfg *procfile.Config) error {
 	}
 	for _, name := range s.opt.Only {
 		if ins, ws := s.match(name); len(ins)+len(ws) == 0 {
-			errs = append(errs, fmt.Errorf("no worker %q in the configuration%s", name, s.suggest(name)))
+			errs = append(errs, fmt.Errorf("no worker %q in the configuration%s", name, s.suggest(name, nil)))
 		}
 	}
 	return errors.Join(errs...)
