@@ -470,6 +470,8 @@ func (s *Supervisor) verbAdd(ctx context.Context, p control.Peer, req *control.R
 	}
 	if p.UID != 0 && p.UID != uint32(os.Geteuid()) {
 		// Whoever may add a worker gains no power by it: it runs as he does.
+		// What pazinit was started with may hold secrets.
+		w.EnvInherit = procfile.Inherit{Names: []string{"PATH", "LANG", "TZ"}}
 		w.User = &procfile.User{Name: strconv.Itoa(int(p.UID)), UID: p.UID, GID: p.GID, Groups: p.Groups, Home: "/", Shell: "/bin/sh", UIDSet: true, GIDSet: true}
 	}
 	var ws []*waiter
