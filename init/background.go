@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // background carries out, in order and away from the loop, what may block on a
@@ -91,8 +93,18 @@ func WritePIDFile(path string, pid int) error {
 
 // RemovePIDFile removes path if it still names pid.
 func RemovePIDFile(path string, pid int) {
-	b, err := os.ReadFile(path)
-	if err == nil && string(bytes.TrimSpace(b)) == strconv.Itoa(pid) {
+	// The folder may be the worker's own, and what lies there now a FIFO that
+	// never answers or a link to a file without end.
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	var b [32]byte
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		return
+	}
+	if n, _ := f.Read(b[:]); string(bytes.TrimSpace(b[:n])) == strconv.Itoa(pid) {
 		_ = os.Remove(path)
 	}
 }
