@@ -126,7 +126,7 @@ func (c *command) supervise(args []string, named bool) int {
 		go func() { _ = server.Serve() }()
 		defer server.Close()
 	}
-	forward(s, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH, unix.SIGPIPE)
+	forward(s, meant()...)
 	settleProcess()
 	spareThreads(8)
 	code, err = s.Run(context.Background())
@@ -246,6 +246,16 @@ func forward(s *pazinit.Supervisor, signals ...os.Signal) {
 			s.Signal(sig)
 		}
 	}()
+}
+
+// meant are the signals that this process must survive, whether they mean
+// something to it or not. Go would end it by those of faults when somebody sends
+// them; a true fault still is one.
+func meant() []os.Signal {
+	return []os.Signal{
+		unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH, unix.SIGPIPE,
+		unix.SIGILL, unix.SIGTRAP, unix.SIGABRT, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGSTKFLT, unix.SIGSYS,
+	}
 }
 
 // settleProcess makes a daemon of this process: its folder keeps no file system
