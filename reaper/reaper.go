@@ -383,6 +383,12 @@ func (r *Reaper) wait() {
 			r.mu.Unlock()
 			continue
 		}
+		if ws.Stopped() {
+			// It has made us its tracer (PTRACE_TRACEME), and waits for us to let it go
+			// on; the kernel tells of that unasked. It lives: only its end is an end.
+			r.mu.Unlock()
+			continue
+		}
 		r.reaped(Event{Kind: Exited, PID: pid, Status: ws, Usage: ru, At: at})
 		ended := r.ended
 		r.mu.Unlock()
