@@ -73,7 +73,12 @@ func (b *bench) restartLatency(load, aim string) error {
 	}
 	time.Sleep(500 * time.Millisecond)
 
-	var healthy, again series
+	// What the supervisor itself computes depends less on the others here.
+	cpu := make(map[string]time.Duration)
+	for _, v := range vs {
+		cpu[v.c.name] = usage(supervisors(v.r.cmd.Process.Pid, b.stamp), false).cpu
+	}
+	var healthy, again, work series
 	err := onUrgentThread(func() error {
 		// The references and pazinit take turns; the peers come when one of their
 		// workers has lived long enough.
@@ -96,6 +101,10 @@ func (b *bench) restartLatency(load, aim string) error {
 				time.Sleep(time.Millisecond)
 			}
 			n = len(healthy.values[vs[0].c.name])
+		}
+		for _, v := range vs {
+			used := settledCPU(supervisors(v.r.cmd.Process.Pid, b.stamp)) - cpu[v.c.name]
+			work.add(v.c.name, float64(used.Nanoseconds())/1e3/float64(len(healthy.values[v.c.name])))
 		}
 		for range b.kills / 20 { // a healthy death, and the next one at once
 			for _, v := range vs {
@@ -135,6 +144,7 @@ func (b *bench) restartLatency(load, aim string) error {
 	}{{"p50", 0.5, aim}, {"p90", 0.9, ""}, {"p99", 0.99, ""}} {
 		b.table.show(&healthy, q.q, row{What: load + ", " + q.name, Unit: "µs", Aim: q.aim, Note: note})
 	}
+	b.table.show(&work, 0.5, row{What: load + ", the supervisor's CPU for each", Unit: "µs"})
 	b.table.show(&again, 0.5, row{What: load + ", dies again at once, p50", Unit: "µs"})
 	return nil
 }

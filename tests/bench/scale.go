@@ -18,7 +18,7 @@ const patience = 60 * time.Second
 // until the last is gone. The supervisor's own start is part of it.
 func (b *bench) scale() error {
 	b.table.section("start and stop, the supervisor's own included")
-	var up, first, gone, over [4]series
+	var up, first, gone, over, work [4]series
 	for i, n := range sizes {
 		all := b.contenders()
 		for round := range b.rounds {
@@ -38,6 +38,7 @@ func (b *bench) scale() error {
 				up[i].add(c.name, t[1])
 				gone[i].add(c.name, t[2])
 				over[i].add(c.name, t[3])
+				work[i].add(c.name, t[4])
 			}
 		}
 		var order []string
@@ -51,6 +52,7 @@ func (b *bench) scale() error {
 		at := func(format string) string { return fmt.Sprintf(format, n) }
 		b.table.show(&first[i], 0.5, row{What: at("start %d: the first is up"), Unit: "ms"}, order...)
 		b.table.show(&up[i], 0.5, row{What: at("start %d: all are up"), Unit: "ms", Aim: aim}, order...)
+		b.table.show(&work[i], 0.5, row{What: at("start %d: the supervisor's CPU"), Unit: "ms"}, order...)
 		b.table.show(&gone[i], 0.5, row{What: at("stop %d: all are gone"), Unit: "ms"}, order...)
 		b.table.show(&over[i], 0.5, row{What: at("stop %d: the supervisor has ended"), Unit: "ms"}, order...)
 	}
@@ -59,8 +61,8 @@ func (b *bench) scale() error {
 
 // startAndStop reports, in ms from the start, the first worker's stamp and the
 // last one's, and, from the request to stop, the end of the last worker and of
-// the supervisor.
-func (b *bench) startAndStop(c *contender, n int) (t [4]float64, err error) {
+// the supervisor; then the CPU that it took the supervisor to start.
+func (b *bench) startAndStop(c *contender, n int) (t [5]float64, err error) {
 	r, err := b.start(c, n, true)
 	if err != nil {
 		return t, err
@@ -81,7 +83,7 @@ func (b *bench) startAndStop(c *contender, n int) (t [4]float64, err error) {
 		firstNS, lastNS = min(firstNS, s.ns), max(lastNS, s.ns)
 	}
 	t[0], t[1] = ms(firstNS-r.t0), ms(lastNS-r.t0)
-	time.Sleep(100 * time.Millisecond)
+	t[4] = ms(settledCPU(supervisors(r.cmd.Process.Pid, b.stamp)).Nanoseconds())
 
 	asked := now()
 	r.ask()
