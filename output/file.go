@@ -198,10 +198,10 @@ func (f *file) upkeep() {
 func (f *file) open() error {
 	// O_NONBLOCK: a FIFO without a reader is an error here, not a hang.
 	const flags = unix.O_WRONLY | unix.O_APPEND | unix.O_CREAT | unix.O_NONBLOCK
-	fd, err := openFd(f.path, flags, 0o640)
+	fd, err := openLog(f.path, flags, 0o640)
 	if errors.Is(err, unix.ENOENT) && f.mkdir {
 		if e := unix.Mkdir(filepath.Dir(f.path), 0o755); e == nil || e == unix.EEXIST {
-			fd, err = openFd(f.path, flags, 0o640)
+			fd, err = openLog(f.path, flags, 0o640)
 		}
 	}
 	if err != nil {
@@ -225,6 +225,34 @@ func (f *file) open() error {
 	f.end = f.base + f.size
 	f.markMu.Unlock()
 	return nil
+}
+
+// openLog is openFd for a log. Its folder may be the worker's own, who could put
+// a link there to have us write to, or read, what is ours: a link is followed
+// only when nobody else could have made it.
+func openLog(path string, flags int, mode uint32) (int, error) {
+	fd, err := openFd(path, flags|unix.O_NOFOLLOW, mode)
+	if err != unix.ELOOP {
+		return fd, err
+	}
+	for _, name := range []string{path, filepath.Dir(path)} {
+		var st unix.Stat_t
+		if name == path {
+			err = unix.Lstat(name, &st)
+		} else {
+			err = unix.Stat(name, &st)
+		}
+		if err != nil {
+			return -1, err
+		}
+		if st.Uid != 0 && st.Uid != uint32(unix.Geteuid()) {
+			return -1, fmt.Errorf("%w: %s is a link, and uid %d could have made it", unix.ELOOP, path, st.Uid)
+		}
+		if name != path && st.Mode&0o022 != 0 && st.Mode&unix.S_ISVTX == 0 {
+			return -1, fmt.Errorf("%w: %s is a link, and others could have made it", unix.ELOOP, path)
+		}
+	}
+	return openFd(path, flags, mode)
 }
 
 func (f *file) close() {

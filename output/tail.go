@@ -209,7 +209,7 @@ func (p *oldPart) open(f *file, keep int) {
 	p.sizes, p.all = nil, 0
 	var ids [][2]uint64
 	for n := 0; n <= keep; n++ {
-		fd, err := openFd(f.name(n), unix.O_RDONLY|unix.O_NONBLOCK, 0)
+		fd, err := openLog(f.name(n), unix.O_RDONLY|unix.O_NONBLOCK, 0)
 		if err != nil {
 			break
 		}
