@@ -381,12 +381,13 @@ func (s *Supervisor) step(in *instance, ev lifecycle.Event) {
 
 // reaped is one event of the reaper.
 func (s *Supervisor) reaped(e *reaper.Event) {
+	// What a run left behind comes to us to die, and may not be told from others
+	// while it does.
+	for in := range s.draining {
+		s.lookForLeft(in, in.life.Run())
+	}
 	if e.Kind == reaper.Orphan {
 		s.orphans++
-		// What a run left behind comes to us to die.
-		for in := range s.draining {
-			s.lookForLeft(in, in.life.Run())
-		}
 		return
 	}
 	in := s.byRun[e.Run]

@@ -22,6 +22,7 @@ type stat struct {
 	Proc
 	ppid, pgrp, session int
 	dead                bool // a zombie, or on its way to be one
+	exiting             bool // its memory is gone, its descriptors may be there
 	unborn              bool // forked and not executed since
 }
 
@@ -68,6 +69,10 @@ func parseStat(pid int, b []byte) (stat, error) {
 		return stat{}, fmt.Errorf("parse stat of %d: %q", pid, b)
 	}
 	s.unborn = flags&flagForkNoExec != 0
+	const exiting = 0x4 // PF_EXITING, include/linux/sched.h
+	if flags, err := strconv.ParseUint(string(f[6]), 10, 64); err == nil && f[0][0] != 'D' {
+		s.exiting = flags&exiting != 0
+	}
 	if s.Start, err = strconv.ParseUint(string(f[19]), 10, 64); err != nil {
 		return stat{}, fmt.Errorf("parse stat of %d: %q", pid, b)
 	}
@@ -206,6 +211,9 @@ func Tree(leader int, token string) []Proc {
 					mine = true
 				case tokenNone:
 					mine = leader > 0 && (pid == leader || p.session == leader || p.pgrp == leader)
+					// One that is about to be a zombie has no environment any more. Whose
+					// it is cannot be told, so everybody waits for it: it takes no time.
+					mine = mine || p.exiting && p.ppid == os.Getpid()
 				}
 			}
 			if mine && !p.dead {
