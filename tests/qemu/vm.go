@@ -127,7 +127,7 @@ func (v *VM) Write(p []byte) (int, error) {
 	return v.console.Write(p)
 }
 
-// Console is what was printed until now, without colours.
+// Console is the lines that were printed until now, without colours.
 func (v *VM) Console() string {
 	text, _ := v.printed()
 	return text
@@ -136,13 +136,15 @@ func (v *VM) Console() string {
 func (v *VM) printed() (string, chan struct{}) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return style.ReplaceAllString(v.console.String(), ""), v.news
+	lines := v.console.Bytes()
+	lines = lines[:bytes.LastIndexByte(lines, '\n')+1]
+	return style.ReplaceAllString(string(lines), ""), v.news
 }
 
 var style = regexp.MustCompile("\x1b\\[[0-9;]*m|\r")
 
-// Until waits until the console has the nth match of a pattern, and reports it
-// with its groups.
+// Until waits until the lines of the console have the nth match of a pattern, and
+// reports it with its groups.
 func (v *VM) Until(pattern string, n int) ([]string, error) {
 	re := regexp.MustCompile("(?m)" + pattern)
 	for ended := false; ; {
