@@ -306,29 +306,29 @@ func TestHungFileSystem(t *testing.T) {
 	end()
 }
 
-// TestPIDReuse: a pid that another process got is not signalled.
+// TestPIDReuse: a process that only has the number of a dead one is not killed.
 func TestPIDReuse(t *testing.T) {
 	rig.NeedRoot(t)
-	t.Parallel()
-	r := rig.New(t, rig.Config{
-		Mode:     rig.PID1,
-		Procfile: "web: {H} double-fork\n",
-		YAML:     quickStop,
-	})
-	pid := r.Number("app:web.1", "grandchild ")
-	if err := unix.Kill(r.HostPID(pid), unix.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	r.Until("the grandchild is collected", func() bool { return r.HostPID(pid) == 0 })
-	// The next process of the namespace takes the number.
 	_, err := os.Stat("/proc/sys/kernel/ns_last_pid")
 	rig.Need(t, "ns_last_pid", err)
-	out, errs, code := r.Inside("sh", "-c", fmt.Sprintf("echo %d > /proc/sys/kernel/ns_last_pid; setsid env -i %s sleep & echo $!", pid-1, r.Helper))
-	if code != 0 || strings.TrimSpace(out) != strconv.Itoa(pid) {
-		t.Skipf("the number %d could not be taken: %d %q %q", pid, code, out, errs)
-	}
-	r.Must("stop", "web")
-	if !r.Lives(pid) {
-		t.Error("a process that only has an old number was killed")
+	for name, without := range map[string]bool{"cgroup": false, "nocgroup": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := rig.New(t, rig.Config{Mode: rig.PID1, Procfile: "web: {H} double-fork\n", YAML: quickStop, NoCgroups: without})
+			pid := r.Number("app:web.1", "grandchild ")
+			if err := unix.Kill(r.HostPID(pid), unix.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			r.Until("the grandchild is collected", func() bool { return r.HostPID(pid) == 0 })
+			// The next process of the namespace takes the number.
+			out, errs, code := r.Inside("sh", "-c", fmt.Sprintf("echo %d > /proc/sys/kernel/ns_last_pid; setsid env -i %s sleep & echo $!", pid-1, r.Helper))
+			if code != 0 || strings.TrimSpace(out) != strconv.Itoa(pid) {
+				t.Fatalf("the number %d could not be taken: %d %q %q", pid, code, out, errs)
+			}
+			r.Must("stop", "web")
+			if !r.Lives(pid) {
+				t.Error("a process that only has an old number was killed")
+			}
+		})
 	}
 }

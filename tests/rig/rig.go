@@ -367,12 +367,26 @@ func (r *Rig) wait(what string, look func() bool) {
 		select {
 		case <-news:
 		case <-r.ended:
-			r.readers.Wait() // what it said last
+			r.heard()
 			ended = true
 		case <-limit.C:
 			r.Dump()
 			r.T.Fatalf("%s: not within %v", what, Patience)
 		}
+	}
+}
+
+// heard waits until all that the supervisor said before its end has come. A
+// process that it left behind may keep the console open.
+func (r *Rig) heard() {
+	done := make(chan struct{})
+	go func() {
+		r.readers.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(5 * time.Second):
 	}
 }
 
@@ -476,8 +490,13 @@ func (r *Rig) WaitConsole(text string) {
 	r.wait(fmt.Sprintf("%q on the console", text), func() bool { return strings.Contains(r.console.String(), text) })
 }
 
-// Events are all events until now.
+// Events are all events until now; after Wait, all.
 func (r *Rig) Events() []control.Event {
+	r.T.Helper()
+	if !r.hasEnded() {
+		last := r.Seq()
+		r.wait("the last event", func() bool { return last == 0 || len(r.events) > 0 && r.events[len(r.events)-1].Seq >= last })
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.events)
@@ -529,7 +548,9 @@ func (r *Rig) WaitState(name, state string) control.Status {
 func (r *Rig) WaitStatus(name string, meant func(control.Status) bool) control.Status {
 	r.T.Helper()
 	for {
-		n := len(r.Events())
+		r.mu.Lock()
+		n := len(r.events)
+		r.mu.Unlock()
 		for _, st := range r.Status() {
 			if st.Name == name && meant(st) {
 				return st
@@ -717,6 +738,7 @@ func (r *Rig) Wait() int {
 		r.Dump()
 		r.T.Fatalf("the supervisor has not ended within %v", Patience)
 	}
+	r.heard()
 	ws := r.cmd.ProcessState.Sys().(syscall.WaitStatus)
 	if ws.Signaled() {
 		return 128 + int(ws.Signal())
