@@ -70,6 +70,16 @@ func (s *Supervisor) verbLogs(ctx context.Context, p control.Peer, req *control.
 		_ = s.hub.Each(sources, q, show)
 		return last, nil
 	}
+	if len(bad) > 0 {
+		if len(sources) == 0 {
+			return last, nil
+		}
+		// Who follows is told now, not at the end.
+		if send(&control.Reply{Results: bad}) != nil {
+			return last, nil
+		}
+		last.Results = nil
+	}
 	// Who matches is settled now, by name: those who capture must not ask the loop.
 	self, chosen := s.hub.Self().Name(), names
 	match := func(name string) bool { return slices.Contains(chosen, name) }
