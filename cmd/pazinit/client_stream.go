@@ -16,6 +16,9 @@ func (k *client) stream(ctx context.Context, cl *control.Client, show func(*bufi
 		if r.Missed > 0 {
 			k.missed(r.Missed)
 		}
+		for _, res := range r.Results { // names that nobody has
+			k.result(&res)
+		}
 		switch {
 		case k.json && r.Event != nil:
 			_, _ = k.out.Write(control.AppendJSON(nil, r.Event))
