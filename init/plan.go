@@ -144,13 +144,21 @@ func (s *Supervisor) plan(cfg *procfile.Config) ([]planStep, error) {
 func (s *Supervisor) applyAdd(pa *procfile.Application, spec *Worker) *batch {
 	a := s.appOf(pa)
 	if w := a.find(spec.Name); w != nil { // on its way out: wanted again
-		w.removing, w.inFile = false, true
-		w.spec = spec
+		w.removing, w.inFile, w.live = false, true, false
+		s.renew(w, spec)
 		s.setCount(w, wanted(spec))
+		var ins []*instance
 		for _, in := range w.instances {
-			s.settle(in, spec)
+			if !in.removing {
+				s.settle(in, spec)
+				in.byHand = false
+				ins = append(ins, in)
+			}
 		}
-		return s.issue(lifecycle.Restart, levels(w.instances, false), "back in the configuration")
+		if !spec.Autostart {
+			return nil
+		}
+		return s.issue(lifecycle.Restart, levels(ins, false), "back in the configuration")
 	}
 	w := s.newWorker(spec, true)
 	s.startLoggers(w)
@@ -219,13 +227,7 @@ func wrap(f func() *batch, first func()) func() *batch {
 // restarted one after another; the first that does not start ends it, and the
 // rest go on as they were.
 func (s *Supervisor) change(w *worker, spec *Worker, restart bool) *batch {
-	loggers := needsLogger(w.spec, spec) && !sameTargets(w.spec, spec)
-	w.spec = spec
-	if loggers {
-		w.retired = append(w.retired, w.ownLoggers()...)
-		w.loggers = [2]*loggerPair{}
-		s.startLoggers(w)
-	}
+	s.renew(w, spec)
 	if !restart {
 		for _, in := range w.instances {
 			s.settle(in, spec)
@@ -251,6 +253,17 @@ func (s *Supervisor) change(w *worker, spec *Worker, restart bool) *batch {
 	b.strict = true
 	b.before = func(in *instance) { s.settle(in, spec) }
 	return b
+}
+
+// renew makes spec the settings of w, with the loggers that it asks for.
+func (s *Supervisor) renew(w *worker, spec *Worker) {
+	loggers := needsLogger(w.spec, spec) && !sameTargets(w.spec, spec)
+	w.spec = spec
+	if loggers {
+		w.retired = append(w.retired, w.ownLoggers()...)
+		w.loggers = [2]*loggerPair{}
+		s.startLoggers(w)
+	}
 }
 
 // sameTargets reports whether the output of a goes where that of b goes, as the

@@ -177,6 +177,7 @@ func (s *Supervisor) choose(p control.Peer, req *control.Request) (sel selection
 		return sel
 	}
 	seen := map[*instance]bool{}
+	revives := req.Verb == "start" || req.Verb == "restart"
 	for _, name := range names {
 		ins, empty := s.match(name)
 		if len(ins)+len(empty) == 0 && name != "all" && name != "*" {
@@ -194,6 +195,10 @@ func (s *Supervisor) choose(p control.Peer, req *control.Request) (sel selection
 		for _, in := range ins {
 			if !seen[in] && allow(in.w) {
 				seen[in] = true
+				if in.removing && revives {
+					sel.bad = append(sel.bad, control.Result{Name: in.name, State: in.life.State().String(), Message: "is being removed", Code: control.ExitFailed})
+					continue
+				}
 				sel.instances = append(sel.instances, in)
 			}
 		}
@@ -395,6 +400,10 @@ func (s *Supervisor) verbScale(ctx context.Context, p control.Peer, req *control
 		for i, name := range req.Names {
 			list, err := s.workersOf(p, req, name)
 			for _, w := range list {
+				if w.removing {
+					err = refuse(control.ExitFailed, "is being removed")
+					break
+				}
 				var n int
 				if n, err = countFrom(req.CountOf(i), w.count); err == nil {
 					err = s.portRoom(w, n)

@@ -192,10 +192,23 @@ func (s *Supervisor) newWorker(spec *Worker, inFile bool) *worker {
 	return w
 }
 
-// setCount adds instances until w has n; it removes none.
+// setCount adds those of the instances 1 to n that w does not have; it removes
+// none. One in the middle may be missing: of those that were too many each left
+// when it had stopped.
 func (s *Supervisor) setCount(w *worker, n int) (added []*instance) {
 	w.count = n
-	for i := len(w.instances) + 1; i <= n; i++ {
+	has := map[int]bool{}
+	for _, in := range w.instances {
+		has[in.n] = true
+		if in.n <= n && in.removing {
+			in.removing = false
+			in.command++ // its stop may wait for its turn
+		}
+	}
+	for i := 1; i <= n; i++ {
+		if has[i] {
+			continue
+		}
 		s.lastID++
 		in := &instance{id: s.lastID, w: w, n: i, name: w.fullName() + "." + strconv.Itoa(i), spec: w.spec}
 		in.life.Policy = policy(w.spec)
@@ -203,9 +216,7 @@ func (s *Supervisor) setCount(w *worker, n int) (added []*instance) {
 		w.instances = append(w.instances, in)
 		added = append(added, in)
 	}
-	for _, in := range w.instances[:min(n, len(w.instances))] {
-		in.removing = false
-	}
+	slices.SortFunc(w.instances, func(a, b *instance) int { return a.n - b.n })
 	return added
 }
 
@@ -321,8 +332,10 @@ func (s *Supervisor) portRoom(w *worker, n int) error {
 func (s *Supervisor) scale(w *worker, n int, reason string) *batch {
 	added := s.setCount(w, n)
 	var steps [][]*instance
-	for i := len(w.instances) - 1; i >= n; i-- {
-		in := w.instances[i]
+	for _, in := range slices.Backward(w.instances) {
+		if in.n <= n {
+			continue
+		}
 		in.removing = true
 		steps = append(steps, []*instance{in})
 	}
@@ -334,6 +347,9 @@ func (s *Supervisor) scale(w *worker, n int, reason string) *batch {
 	}
 	// An instance that was on its way out is wanted again.
 	for _, in := range w.instances {
+		if slices.Contains(added, in) {
+			continue
+		}
 		if st := in.life.State(); st == lifecycle.Stopping && !in.life.Wanted() && !in.byHand {
 			added = append(added, in)
 		}
