@@ -17,8 +17,9 @@ import (
 // An app is an application with its workers, in the order of the file.
 type app struct {
 	name    string
-	index   int // never given to another while the supervisor lives
-	base    int // of its ports
+	index   int  // never given to another while it is there
+	inFile  bool // it is, or was, in a file; others go with their last worker
+	base    int  // of its ports
 	access  procfile.Access
 	workers []*worker
 	blocks  map[string]int // worker's name to its number; kept when the worker goes
@@ -158,11 +159,42 @@ func (s *Supervisor) chosen(app, name string) bool {
 func (s *Supervisor) appOf(pa *procfile.Application) *app {
 	a := s.findApp(pa.Name)
 	if a == nil {
-		a = &app{name: pa.Name, index: len(s.apps), blocks: map[string]int{}}
+		a = &app{name: pa.Name, index: s.freeIndex(), blocks: map[string]int{}}
 		s.apps = append(s.apps, a)
 	}
 	a.access = pa.Access
 	return a
+}
+
+// freeIndex is the lowest that no application has.
+func (s *Supervisor) freeIndex() int {
+	for i := 0; ; i++ {
+		if !slices.ContainsFunc(s.apps, func(a *app) bool { return a.index == i }) {
+			return i
+		}
+	}
+}
+
+// freeBlock is the lowest that no worker has.
+func (a *app) freeBlock() int {
+	used := make(map[int]bool, len(a.blocks))
+	for _, b := range a.blocks {
+		used[b] = true
+	}
+	for i := 0; ; i++ {
+		if !used[i] {
+			return i
+		}
+	}
+}
+
+// forgetBlock gives back what a worker that is in no file had of the ports, and
+// its application if nothing else is in it.
+func (s *Supervisor) forgetBlock(a *app, name string) {
+	delete(a.blocks, name)
+	if !a.inFile && len(a.workers) == 0 {
+		s.apps = slices.DeleteFunc(s.apps, func(o *app) bool { return o == a })
+	}
 }
 
 func (s *Supervisor) findApp(name string) *app {
@@ -228,8 +260,15 @@ func (s *Supervisor) addWorker(spec *Worker, inFile bool) error {
 	if a := s.findApp(spec.App); a != nil && a.find(spec.Name) != nil {
 		return fmt.Errorf("there is a worker %s:%s already", spec.App, spec.Name)
 	}
-	s.appOf(&procfile.Application{Name: spec.App})
+	a := s.findApp(spec.App)
+	if a == nil {
+		a = s.appOf(&procfile.Application{Name: spec.App})
+	}
+	_, had := a.blocks[spec.Name]
 	if err := s.layPorts(s.cfg, spec); err != nil {
+		if !had {
+			s.forgetBlock(a, spec.Name)
+		}
 		return err
 	}
 	w := s.newWorker(spec, inFile)
@@ -268,7 +307,7 @@ func (s *Supervisor) layPorts(cfg *procfile.Config, more ...*Worker) error {
 	var blocks []block
 	lay := func(a *app, name string, n int) {
 		if _, ok := a.blocks[name]; !ok {
-			a.blocks[name] = len(a.blocks)
+			a.blocks[name] = a.freeBlock()
 		}
 		if n > 0 {
 			first := a.portOf(name)
@@ -277,6 +316,7 @@ func (s *Supervisor) layPorts(cfg *procfile.Config, more ...*Worker) error {
 	}
 	for _, pa := range cfg.Applications {
 		a := s.findApp(pa.Name)
+		a.inFile = true
 		switch {
 		case pa.PortBase != 0:
 			a.base = pa.PortBase
@@ -359,7 +399,7 @@ func (s *Supervisor) scale(w *worker, n int, reason string) *batch {
 
 // forgetRemoved drops what was removed and is stopped.
 func (s *Supervisor) forgetRemoved() {
-	for _, a := range s.apps {
+	for _, a := range slices.Backward(s.apps) { // one may go
 		for _, w := range a.workers {
 			w.instances = slices.DeleteFunc(w.instances, func(in *instance) bool {
 				if !in.removing || in.life.State() != lifecycle.Stopped {
@@ -369,13 +409,20 @@ func (s *Supervisor) forgetRemoved() {
 				return true
 			})
 		}
+		var gone []string
 		a.workers = slices.DeleteFunc(a.workers, func(w *worker) bool {
 			if !w.removing || len(w.instances) > 0 {
 				return false
 			}
 			s.endLoggers(w)
+			if !w.inFile {
+				gone = append(gone, w.name)
+			}
 			return true
 		})
+		for _, name := range gone {
+			s.forgetBlock(a, name)
+		}
 	}
 }
 
