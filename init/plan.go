@@ -22,7 +22,7 @@ var settings = []struct {
 	restart bool
 	of      func(*procfile.Worker) any
 }{
-	{"command", true, func(w *procfile.Worker) any { return w.Command }},
+	{"command_line", true, func(w *procfile.Worker) any { return w.Command }},
 	{"env", true, func(w *procfile.Worker) any { return w.Env }},
 	{"env_inherit", true, func(w *procfile.Worker) any { return w.EnvInherit }},
 	{"cwd", true, func(w *procfile.Worker) any { return w.Dir }},

@@ -33,11 +33,7 @@ func (c *command) dispatch(args []string) int {
 	if strings.Contains(args[0], "/") || inPath(args[0]) {
 		return c.execute(options{}, args)
 	}
-	hint := ""
-	if s := control.Nearest(args[0], words()); s != "" {
-		hint = fmt.Sprintf(" (did you mean %s?)", s)
-	}
-	return c.fail(exitUsage, "%q is neither a verb nor a program in PATH%s; pazinit -h lists the verbs, pazinit -- CMD runs a program", args[0], hint)
+	return c.fail(exitUsage, "%q is neither a verb nor a program in PATH%s; pazinit -h lists the verbs, pazinit -- CMD runs a program", args[0], meantWord(args[0]))
 }
 
 func isGlobal(arg string) bool {

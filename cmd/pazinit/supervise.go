@@ -50,7 +50,16 @@ func (c *command) parse(args []string, named bool) (o options, rest []string, co
 			break
 		}
 	}
-	switch err := fs.Parse(args); {
+	err := fs.Parse(args)
+	o.names = fs.Args()
+	if named { // flags may stand behind names
+		o.names = nil
+		for err == nil && fs.NArg() > 0 {
+			o.names = append(o.names, fs.Arg(0))
+			err = fs.Parse(fs.Args()[1:])
+		}
+	}
+	switch {
 	case errors.Is(err, flag.ErrHelp):
 		text := usage()
 		if named {
@@ -59,11 +68,10 @@ func (c *command) parse(args []string, named bool) (o options, rest []string, co
 		fmt.Fprint(c.stdout, text)
 		return o, nil, 0, false
 	case err != nil:
-		return o, nil, c.fail(exitUsage, "%v; pazinit -h lists the flags", err), false
+		return o, nil, c.fail(exitUsage, "%v%s; pazinit -h lists the flags", err, meantFlag(fs, args)), false
 	}
-	o.names = fs.Args()
 	if len(o.names) > 0 && (!named && !isVerb(o.names[0]) || rest != nil) {
-		return o, nil, c.fail(exitUsage, "unexpected %q: names go after pazinit run, a command after --", o.names[0]), false
+		return o, nil, c.fail(exitUsage, "unexpected %q: names go after pazinit run, a command after --%s", o.names[0], meantWord(o.names[0])), false
 	}
 	switch o.format {
 	case "auto", "plain", "json", "raw":
@@ -71,6 +79,31 @@ func (c *command) parse(args []string, named bool) (o options, rest []string, co
 		return o, nil, c.fail(exitUsage, "--log-format is auto, plain, json or raw, not %q", o.format), false
 	}
 	return o, rest, 0, true
+}
+
+// meantFlag suggests a flag for the first one that is not known.
+func meantFlag(fs *flag.FlagSet, args []string) string {
+	var known []string
+	fs.VisitAll(func(f *flag.Flag) { known = append(known, "--"+f.Name) })
+	for _, a := range args {
+		name, _, _ := strings.Cut(strings.TrimLeft(a, "-"), "=")
+		if !strings.HasPrefix(a, "-") || fs.Lookup(name) != nil {
+			continue
+		}
+		if best := control.Nearest("--"+name, known); best != "" {
+			return " (did you mean " + best + "?)"
+		}
+		return ""
+	}
+	return ""
+}
+
+// meantWord suggests a verb.
+func meantWord(word string) string {
+	if best := control.Nearest(word, words()); best != "" {
+		return " (did you mean " + best + "?)"
+	}
+	return ""
 }
 
 // supervise runs the workers of a configuration.

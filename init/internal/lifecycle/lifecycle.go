@@ -161,6 +161,7 @@ type Instance struct {
 	crashed   bool // Stopping: nobody asked; what it left is being killed
 	code      int
 	reason    string // how the run ended
+	asked     string // who asked for the stop that is under way, or for the restart
 	warned    bool   // Stopping: said that SIGKILL does not work
 	patience  time.Duration
 
@@ -291,6 +292,9 @@ func (in *Instance) start(ev Event) []Action {
 
 func (in *Instance) stop(now time.Time, ev Event) []Action {
 	in.want = false
+	if in.state == Stopping {
+		in.asked = ev.Reason
+	}
 	switch in.state {
 	case Starting, Running:
 		return in.beginStop(now, ev.Reason)
@@ -302,6 +306,7 @@ func (in *Instance) stop(now time.Time, ev Event) []Action {
 }
 
 func (in *Instance) beginStop(now time.Time, reason string) []Action {
+	in.asked = reason
 	in.step, in.ended, in.crashed, in.warned, in.stopBegan = 0, false, false, false, now
 	var acts []Action
 	if len(in.stops()) == 0 {
@@ -399,10 +404,10 @@ func (in *Instance) decide(now time.Time, ran bool) []Action {
 	p := &in.Policy
 	switch {
 	case !in.want:
-		return append(acts, in.enter(Stopped, time.Time{}, in.reason)...)
+		return append(acts, in.enter(Stopped, time.Time{}, in.asked+": "+in.reason)...)
 	case asked: // a restart
 		in.deaths, in.consecutive, in.rounds = nil, 0, 0
-		return append(acts, in.spawn(in.reason)...)
+		return append(acts, in.spawn(in.asked+": "+in.reason)...)
 	case !ran && p.Restart == Never:
 		return in.enter(Fatal, time.Time{}, in.reason)
 	case ran && (p.Restart == Never || p.Restart == OnFailure && slices.Contains(p.SuccessCodes, in.code)):
