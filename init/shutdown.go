@@ -243,9 +243,31 @@ func (s *Supervisor) Signal(sig os.Signal) {
 		case unix.SIGQUIT:
 			s.kill("SIGQUIT")
 		case unix.SIGHUP:
-			go s.reload("SIGHUP")
+			s.soon(&s.hup, func() { s.reload("SIGHUP") })
 		case unix.SIGUSR1:
-			go s.reopen()
+			s.soon(&s.usr1, func() { _ = s.reopen() })
 		}
 	})
+}
+
+// An errand is what a signal asks for: it is under way, and asked for again.
+type errand struct{ busy, again bool }
+
+// soon has f carried out away from the loop, and once more if it is asked for
+// meanwhile: signals may come faster than they can be obeyed.
+func (s *Supervisor) soon(e *errand, f func()) {
+	if e.busy {
+		e.again = true
+		return
+	}
+	e.busy, e.again = true, false
+	go func() {
+		f()
+		s.post(func() {
+			e.busy = false
+			if e.again {
+				s.soon(e, f)
+			}
+		})
+	}()
 }

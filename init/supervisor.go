@@ -124,6 +124,7 @@ type Supervisor struct {
 	end       ending
 	began     time.Time
 	interrupt bool // one INT came
+	hup, usr1 errand
 	files     *background
 	loggers   map[*instance]*loggerPair
 	buf       []reaper.Event
