@@ -41,6 +41,9 @@ func (s *Supervisor) Handle(ctx context.Context, p control.Peer, req *control.Re
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
+	if errors.Is(err, errEnded) && req.Verb == "shutdown" {
+		r, err = &control.Reply{Message: "stopped", PID: os.Getpid()}, nil // what was wanted
+	}
 	if err != nil {
 		r = &control.Reply{Code: control.ExitFailed, Error: err.Error()}
 		var no *refusal
