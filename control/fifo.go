@@ -51,7 +51,7 @@ func openFIFO(dirfd int, name string) (*os.File, fileID, error) {
 func (s *Server) readFIFO() {
 	defer s.work.Done()
 	self := Peer{PID: unix.Getpid(), UID: uint32(unix.Geteuid()), GID: uint32(unix.Getegid()), FIFO: true}
-	log := limiter{log: s.opt.Log}
+	log := limiter{log: s.opt.Log, what: "errors in the FIFO"}
 	buf := make([]byte, fifoLine)
 	n, skip := 0, false // skip: the rest of a line that was too long
 	for {
@@ -141,6 +141,7 @@ func (o fifoSink) send(r *Reply) error {
 // garbage in the FIFO does not become garbage in the log.
 type limiter struct {
 	log     func(string)
+	what    string // is counted
 	since   time.Time
 	n, lost int
 }
@@ -148,7 +149,7 @@ type limiter struct {
 func (l *limiter) say(text string) {
 	if now := time.Now(); now.Sub(l.since) > 10*time.Second {
 		if l.lost > 0 {
-			l.log(fmt.Sprintf("FIFO: %d more errors", l.lost))
+			l.log(fmt.Sprintf("%d more %s", l.lost, l.what))
 		}
 		l.since, l.n, l.lost = now, 0, 0
 	}

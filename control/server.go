@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -61,6 +62,11 @@ type Server struct {
 	ctx    context.Context // of all requests
 	cancel context.CancelFunc
 	work   sync.WaitGroup // connections, the FIFO's reader
+
+	refusals struct {
+		sync.Mutex
+		limiter
+	}
 
 	mu     sync.Mutex
 	conns  map[*conn]struct{}
@@ -459,6 +465,9 @@ func (s *Server) exchange(ctx context.Context, p Peer, req *Request, out sink) {
 			return errors.New("send after the last line")
 		}
 		done = r.Done
+		if r.Done && r.denied() {
+			s.tellRefusal(p, req)
+		}
 		return out.send(r)
 	}
 	last := &Reply{Done: true, Code: ExitFailed, Error: "no answer"}
@@ -489,6 +498,19 @@ func (s *Server) exchange(ctx context.Context, p Peer, req *Request, out sink) {
 	mu.Lock()
 	done = true
 	mu.Unlock()
+}
+
+// denied reports whether something was asked for that the peer may not do.
+func (r *Reply) denied() bool {
+	return r.Code == ExitDenied || slices.ContainsFunc(r.Results, func(x Result) bool { return x.Code == ExitDenied })
+}
+
+// tellRefusal logs who asked for what he may not do.
+func (s *Server) tellRefusal(p Peer, req *Request) {
+	s.refusals.Lock()
+	defer s.refusals.Unlock()
+	s.refusals.log, s.refusals.what = s.opt.Log, "refusals"
+	s.refusals.say(fmt.Sprintf("%s was refused to uid %d (pid %d)", req.AccessKey(), p.UID, p.PID))
 }
 
 // help answers the verb of that name.
