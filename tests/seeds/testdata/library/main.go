@@ -50,10 +50,12 @@ func main() {
 		check(err)
 		pids = append(pids, pid)
 	}
-	list, err := s.Status()
-	check(err)
-	for _, st := range list {
-		pids = append(pids, st.PID)
+	for events := s.Events(0); len(pids) < 6; {
+		e, _, err := events.Next(ctx)
+		check(err)
+		if e.To == "RUNNING" {
+			pids = append(pids, e.PID)
+		}
 	}
 	cancel()
 	fmt.Println("code", <-ended)
