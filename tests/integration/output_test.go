@@ -160,7 +160,10 @@ func TestReopen(t *testing.T) {
 	}, func(t *testing.T, r *rig.Rig) {
 		r.Line("app:web.1", "ready")
 		tell := func(n int) {
-			r.Do(&control.Request{Verb: "signal", Names: []string{"web"}, Signal: "USR2"})
+			if reply := r.Do(&control.Request{Verb: "signal", Names: []string{"web"}, Signal: "USR2"}); reply.Code != 0 {
+				t.Fatal(results(reply))
+			}
+			r.Until("the signal", func() bool { return strings.Count(r.Read("count"), "USR2") == n+1 })
 			r.LineAfter("app:web.1", "got USR2", n)
 		}
 		rename := func(to string) {

@@ -30,6 +30,9 @@ import (
 // Patience is how long anything is waited for. No test depends on its length.
 const Patience = 60 * time.Second
 
+// path has no folder that only some user may look into.
+const path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
 // A Mode is how the supervisor is started.
 type Mode int
 
@@ -275,7 +278,7 @@ func (r *Rig) start() {
 	r.cmd = exec.Command(argv[0], argv[1:]...)
 	r.cmd.Dir = r.Dir
 	r.cmd.SysProcAttr = attr
-	r.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), r.marker}
+	r.cmd.Env = []string{path, r.marker}
 	for _, kv := range c.Env {
 		r.cmd.Env = append(r.cmd.Env, r.Expand(kv))
 	}
@@ -561,7 +564,7 @@ func (r *Rig) WaitStatus(name string, meant func(control.Status) bool) control.S
 }
 
 // Line waits for a line that an instance printed and that begins with prefix,
-// and reports what follows it.
+// and reports what follows it. The supervisor knows by then that it was executed.
 func (r *Rig) Line(name, prefix string) string {
 	r.T.Helper()
 	return r.LineAfter(name, prefix, 0)
@@ -590,6 +593,10 @@ func (r *Rig) LineAfter(name, prefix string, n int) (rest string) {
 		}
 		return false
 	})
+	// It may print before the supervisor knows that it was executed.
+	if !r.hasEnded() {
+		r.WaitStatus(name, func(st control.Status) bool { return st.State != "STARTING" })
+	}
 	return rest
 }
 
@@ -688,7 +695,7 @@ func (r *Rig) CmdAs(uid int, verb string, args ...string) (stdout, stderr string
 	}
 	var out, errs strings.Builder
 	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", &out, &errs
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+	cmd.Env = []string{path}
 	err := cmd.Run()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
