@@ -57,7 +57,8 @@ bench: ## numbers for this build on this machine; PEERS=1 adds other supervisors
 	go run ./tests/bench $(BENCH)
 
 seeds: programs ## which rows of the older supervisors' list pass
-	go test -count=1 -v ./tests/seeds
+	-@go test -count=1 -v ./tests/seeds >out/seeds.log 2>&1
+	@awk -f tests/seeds/list.awk out/seeds.log
 
 soak: programs ## the tests that take minutes
 	go test -count=1 -timeout 2h -tags soak ./...

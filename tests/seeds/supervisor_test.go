@@ -475,13 +475,16 @@ func sets(t *testing.T, r *rig.Rig) {
 	if after["other:w.1"] != before["other:w.1"] {
 		t.Error("another application was touched")
 	}
-	seq = r.Seq()
 	r.Signal(syscall.SIGTERM)
-	r.WaitEventAfter(seq, entered("app:a.1", "STOPPED"))
+	r.Wait()
+	r.WaitConsole("ended with status")
+	_, end, _ := strings.Cut(r.Console(), "stopping: SIGTERM")
 	var got []string
-	for _, e := range r.Events() {
-		if e.Seq > seq && e.Kind == "state" && e.To == "STOPPED" && strings.HasPrefix(e.Name, "app:") {
-			got = append(got, e.Name)
+	for line := range strings.Lines(end) {
+		for _, name := range names {
+			if strings.Contains(line, name+" is STOPPED") {
+				got = append(got, name)
+			}
 		}
 	}
 	if !slices.Equal(got, down) {
