@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -129,6 +130,16 @@ static void json_array(char **list)
 }
 
 /* ---- acts ---- */
+
+/* makes the parent the tracer, and stops as if for it */
+static int trace_me(char **arg)
+{
+	(void)arg;
+	say("ready");
+	ptrace(PTRACE_TRACEME, 0, 0, 0);
+	raise(SIGSTOP);
+	hold();
+}
 
 static int ignore_term(char **arg)
 {
@@ -553,6 +564,7 @@ static const struct {
 	{"resque", "MS", 1, resque, 0},
 	{"setsid", "", 0, do_setsid, 0},
 	{"sleep", "[MS]", 0, do_sleep, 0},
+	{"trace-me", "", 0, trace_me, 0},
 };
 
 int main(int argc, char **argv)

@@ -199,3 +199,26 @@ func TestAddRemoveManyNames(t *testing.T) {
 		t.Errorf("the new worker has port %d, want 5100", st.Port)
 	}
 }
+
+// TestTracee: a worker that makes us its tracer and stops has not ended; a stop
+// ends it.
+func TestTracee(t *testing.T) {
+	trees(t, rig.Config{Procfile: "web: {H} trace-me\n", YAML: quickStop}, func(t *testing.T, r *rig.Rig) {
+		r.Line("app:web.1", "ready")
+		before := r.Of("app:web.1")
+		r.Until("it is a stopped tracee", func() bool {
+			b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", r.HostPID(before.PID)))
+			return strings.Contains(string(b), ") t ")
+		})
+		r.Must("stop", "web")
+		for _, e := range r.Events() {
+			if e.Kind == "exit" && e.Exit.Signal != "SIGKILL" {
+				t.Errorf("exit %+v, want only that by SIGKILL", e.Exit)
+			}
+		}
+		gone(t, r, before.PID)
+		if st := r.Of("app:web.1"); st.Run != 1 {
+			t.Errorf("there were %d runs, want 1", st.Run)
+		}
+	})
+}
