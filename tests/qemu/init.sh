@@ -10,8 +10,9 @@ done
 /bin/busybox --install -s /bin
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
-# The console itself: /dev/console cannot be a controlling terminal.
-exec </dev/ttyS0 >/dev/ttyS0 2>&1
+# Opened as /dev/console it outlives the hang-up that the terminal gets when the
+# leader of its session ends.
+exec </dev/console >/dev/console 2>&1
 
 v1() {
 	mount -t tmpfs cgroup /sys/fs/cgroup

@@ -334,6 +334,30 @@ func (m *machine) count(pattern string) int {
 	return len(regexp.MustCompile("(?m)"+pattern).FindAllString(m.Console(), -1))
 }
 
+// TestConsole gives a worker the console as its terminal. It must still be
+// pazinit's when the worker has ended.
+func TestConsole(t *testing.T) {
+	each(t, func(t *testing.T, kernel string) {
+		t.Parallel()
+		m := boot(t, kernel, "cgroups=v2", "", map[string]string{
+			"/start": asInit,
+			"/etc/pazinit.yaml": `applications:
+  app:
+    workers:
+      web: {run: /bin/helper, args: [sleep]}
+      login: {run: /bin/helper, args: [print-status], tty: true, restart: never, autostart: false}
+`,
+		})
+		m.see(`app:web\.1 is RUNNING`, 1)
+		for n := 1; n <= 2; n++ {
+			m.run("pazinit start --no-wait login")
+			m.see(`"tty":true,"foreground":true,"stdin_tty":true`, n)
+			m.see(`app:login\.1 is EXITED: exited with status 0`, n)
+		}
+		m.powerOff()
+	})
+}
+
 // ending are two runs: one is told to stop, in the other an essential worker ends.
 // Its web starts after db and must be stopped before it.
 var ending = map[string]string{
