@@ -44,11 +44,6 @@ func to(name, state string) func(control.Event) bool {
 	return func(e control.Event) bool { return e.Kind == "state" && e.Name == name && e.To == state }
 }
 
-// exits matches the event of an exit.
-func exits(name string) func(control.Event) bool {
-	return func(e control.Event) bool { return e.Kind == "exit" && e.Name == name }
-}
-
 // gone fails the test when one of the processes, by their numbers for the
 // supervisor, lives.
 func gone(t *testing.T, r *rig.Rig, pids ...int) {

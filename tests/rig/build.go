@@ -16,8 +16,11 @@ import (
 // flags are those of the release, but for the version's text.
 var flags = []string{"build", "-trimpath", "-ldflags", "-s -w -X=runtime.godebugDefault=asyncpreemptoff=1"}
 
-// Binary is the program under test and Helper the misbehaving one, after [Main].
-var Binary, Helper string
+// Binary is the program under test, after [Main].
+var Binary string
+
+// Helper is the program that misbehaves, after [Main].
+var Helper string
 
 // Main is a TestMain: it builds the programs (PAZINIT_BIN and PAZINIT_HELPER
 // name others), runs the tests and removes what it built.
