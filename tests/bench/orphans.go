@@ -54,6 +54,14 @@ func (b *bench) orphans() error {
 			return job{argv: append([]string{b.pazinit, "--"}, argv...)}, nil
 		}})
 
+	if b.against != "" {
+		firsts = append(firsts, first{"pazinit -against", func(dir string, argv []string) (job, error) {
+			j, err := b.pazinitJob(dir, true, fmt.Sprintf("{run: %q, args: %s}", argv[0], list(argv[1:])))
+			j.argv[0] = b.against
+			return j, err
+		}})
+	}
+
 	var cpu, took series
 	for range b.rounds {
 		for _, p := range firsts {

@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -74,8 +72,11 @@ func (b *bench) throughput() error {
 		{"64-KiB writes", 64 << 10, 1 << 30, "≥ 1000 MB/s"},
 	} {
 		var rate, cpu series
-		for range b.rounds {
-			for _, c := range b.capturers() {
+		for round := range b.rounds {
+			for i, c := range b.capturers() {
+				if i > 1 && round > 0 {
+					continue // the peers are slow
+				}
 				if err := b.ctx.Err(); err != nil {
 					return err
 				}
@@ -114,7 +115,6 @@ func (b *bench) capture(c capturer, size, total int) (took, cpu time.Duration, e
 	if err != nil {
 		return 0, 0, err
 	}
-	unix.Sync() // not the one before's dirty pages
 	r, err := b.launch(j, dir, f)
 	if err != nil {
 		return 0, 0, err
@@ -168,7 +168,7 @@ func (b *bench) asAFile() error {
 			}
 			os.RemoveAll(dir)
 			s.add("a file", float64(recs[1].ns-recs[0].ns)/1e6)
-			for _, c := range b.capturers()[1:2] {
+			for _, c := range b.capturers()[:2] {
 				took, _, err := b.capture(c, size, total)
 				if err != nil {
 					return err
