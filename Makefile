@@ -37,7 +37,7 @@ vm: build ## boots examples/vm in QEMU, with its console here
 	scripts/fetch-kernel
 	go run ./tests/qemu/boot out/pazinit examples/vm
 
-vm-test: ## the tests in QEMU: pazinit as PID 1 of real kernels
+vm-test: programs ## the tests in QEMU: pazinit as PID 1 of real kernels
 	scripts/fetch-kernel
 	go test -tags qemu -count=1 -timeout 2h -v ./tests/qemu
 

@@ -116,6 +116,7 @@ type Supervisor struct {
 	apps      []*app
 	byRun     map[uint64]*instance
 	lastID    uint64
+	seed      uint64 // of the jitter: machines that start together must not try together
 	batches   []*batch
 	first     *batch // of them: the one that starts what is to be started at first
 	waiters   []*waiter
@@ -137,6 +138,7 @@ func New(opt Options) (*Supervisor, error) {
 		opt: opt, cfg: opt.Config,
 		calls: make(chan func()), done: make(chan struct{}), opened: make(chan struct{}),
 		byRun: make(map[uint64]*instance), draining: make(map[*instance]bool), loggers: make(map[*instance]*loggerPair),
+		seed:  uint64(time.Now().UnixNano()),
 		nonce: fmt.Sprintf("%x.%x", os.Getpid(), time.Now().UnixNano()),
 	}
 	if s.cfg == nil {
@@ -224,7 +226,12 @@ func (s *Supervisor) Run(ctx context.Context) (code int, err error) {
 
 // open makes what the loop needs of the machine.
 func (s *Supervisor) open() error {
+	color := ""
+	if s.opt.Format == "plain" {
+		color = "never"
+	}
 	hub, err := output.New(output.Options{
+		Color:  color,
 		Stdout: s.opt.Stdout, Stderr: s.opt.Stderr, Format: s.opt.Format,
 		ConsoleFull: s.cfg.ConsoleFull, RingSize: s.cfg.OutputRing, LogPath: s.cfg.LogPath,
 	})
@@ -260,6 +267,14 @@ func (s *Supervisor) open() error {
 		}
 	}
 	s.files = newBackground()
+	if s.opt.Place.PID1 {
+		for in := range s.visible() {
+			if in.spec.TTY {
+				reaper.TakeTerminal(0)
+				break
+			}
+		}
+	}
 	return nil
 }
 

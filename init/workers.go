@@ -244,7 +244,7 @@ func (s *Supervisor) setCount(w *worker, n int) (added []*instance) {
 		s.lastID++
 		in := &instance{id: s.lastID, w: w, n: i, name: w.fullName() + "." + strconv.Itoa(i), spec: w.spec}
 		in.life.Policy = policy(w.spec)
-		in.life.Seed = s.lastID * 0x9e3779b97f4a7c15
+		in.life.Seed = s.seed + s.lastID*0x9e3779b97f4a7c15
 		w.instances = append(w.instances, in)
 		added = append(added, in)
 	}

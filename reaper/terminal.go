@@ -26,3 +26,16 @@ func ReclaimTerminal(fd int) {
 	_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TIOCSPGRP, uintptr(unsafe.Pointer(&group)))
 	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil)
 }
+
+// TakeTerminal makes fd the controlling terminal of this process, if it is a
+// terminal that no session has and this process has none. Then a child with
+// [Spec.Terminal] can stay in this session: the end of a session's leader hangs
+// its terminal up, for everybody who has it open (disassociate_ctty,
+// drivers/tty/tty_jobctrl.c).
+func TakeTerminal(fd int) {
+	if _, err := unix.IoctlGetTermios(fd, unix.TCGETS); err != nil || ownsTerminal(fd) {
+		return
+	}
+	_, _ = unix.Setsid() // refused to the leader of a group, who may be a session's already
+	_ = unix.IoctlSetInt(fd, unix.TIOCSCTTY, 0)
+}
