@@ -226,7 +226,7 @@ func abandoned(t *testing.T, r *rig.Rig) {
 		t.Errorf("next try = %v, want 5 minutes after %v", st.NextTry, st.Since)
 	}
 	cpu, n := r.CPU(), switches(r)
-	time.Sleep(time.Second)
+	time.Sleep(3 * time.Second)
 	if got := r.Switches(); got != n || r.CPU() > cpu+1 {
 		t.Errorf("the supervisor ran %d times and used %d ticks while nothing happened", got-n, r.CPU()-cpu)
 	}
