@@ -46,6 +46,7 @@ var diprocd = []row{
 	})},
 	{"DP-18", all(map[string]func(*testing.T){"run": in(rig.Config{
 		YAML: "applications: {app: {workers: {web: {run: '{H}', args: [sleep], user: nobody, cwd: /}}}}",
+		Attr: ownGroups,
 	}, func(t *testing.T, r *rig.Rig) {
 		rig.NeedRoot(t)
 		ids(t, r, "app:web.1", "65534", "65534", "65534")

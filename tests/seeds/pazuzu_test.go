@@ -85,10 +85,12 @@ var pazuzu = []row{
 	{"PZ-23", all(map[string]func(*testing.T){"run": in(rig.Config{
 		Procfile: "name: {H} print-status hold\nnumber: {H} print-status hold\nown: {H} print-status hold\n",
 		YAML:     "applications: {app: {procfile: Procfile, cwd: /, workers: {name: {user: nobody}, number: {user: 65534}}}}",
+		Attr:     ownGroups,
 	}, users), "ordinary user": otherUserRefused})},
 	{"PZ-24", in(rig.Config{
 		Procfile: "name: {H} sleep\nnumber: {H} sleep\nuser: {H} sleep\nboth: {H} sleep\n",
 		YAML:     "applications: {app: {procfile: Procfile, cwd: /, workers: {name: {group: daemon}, number: {group: 1234}, user: {user: daemon}, both: {user: daemon, group: 1234}}}}",
+		Attr:     ownGroups,
 	}, groups)},
 	{"PZ-25", all(map[string]func(*testing.T){"run": in(rig.Config{
 		Procfile: "bar: {H} sleep\nbaz: {H} sleep\n",
@@ -640,6 +642,13 @@ func includeErrors(t *testing.T) {
 	bad(t, with("include:\n- a.yaml\n- missing.yaml\n"), "{D}/p.yaml:3:3: ", "missing.yaml")
 	bad(t, with("include: cycle.yaml\n"), "{D}/again.yaml:1:10: ", "cycle.yaml")
 	bad(t, with("include: p.yaml\n"), "{D}/p.yaml:1:10: ", "itself")
+}
+
+// ownGroups gives the supervisor groups that no worker of another user may have.
+func ownGroups(a *syscall.SysProcAttr) {
+	if os.Geteuid() == 0 {
+		a.Credential = &syscall.Credential{Groups: []uint32{0, 4, 27}}
+	}
 }
 
 func ids(t *testing.T, r *rig.Rig, name, uid, gid, groups string) {

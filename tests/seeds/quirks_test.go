@@ -97,11 +97,7 @@ var quirks = []row{
 	{"Q-19", in(rig.Config{
 		Procfile: "nobody: {H} sleep\nnumber: {H} sleep\ngroup: {H} sleep\n",
 		YAML:     "applications: {app: {procfile: Procfile, cwd: /, workers: {nobody: {user: nobody}, number: {user: 1234}, group: {group: 1234}}}}",
-		Attr: func(a *syscall.SysProcAttr) {
-			if os.Geteuid() == 0 {
-				a.Credential = &syscall.Credential{Groups: []uint32{0, 4, 27}}
-			}
-		},
+		Attr:     ownGroups,
 	}, func(t *testing.T, r *rig.Rig) {
 		rig.NeedRoot(t)
 		if got := rig.Field(r.PID, "Groups"); got != "0 4 27" {
