@@ -99,7 +99,7 @@ func (b *bench) adopt(make func(dir string, argv []string) (job, error), count i
 		return 0, 0, err
 	}
 	j.argv = append([]string{"unshare", "--pid", "--fork", "--kill-child", "--mount-proc"}, j.argv...)
-	j.stop = killPID1
+	j.stop = stopPID1
 	r, err := b.launch(j, dir, f)
 	if err != nil {
 		return 0, 0, err
@@ -122,10 +122,11 @@ func (b *bench) adopt(make func(dir string, argv []string) (job, error), count i
 	return settledCPU(pid1) - before, time.Duration(to.ns - from.ns), nil
 }
 
-// killPID1 ends the namespace below unshare.
-func killPID1(unshare int) {
-	for _, pid := range tree(unshare)[1:] {
-		_ = unix.Kill(pid, unix.SIGKILL)
+// stopPID1 asks the first process of the namespace below unshare to end, so
+// that pazinit leaves no control group.
+func stopPID1(unshare int) {
+	if below := tree(unshare); len(below) > 1 {
+		_ = unix.Kill(below[1], unix.SIGTERM)
 	}
 }
 
