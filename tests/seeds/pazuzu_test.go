@@ -87,7 +87,7 @@ var pazuzu = []row{
 		YAML:     "applications: {app: {procfile: Procfile, cwd: /, workers: {name: {user: nobody}, number: {user: 65534}}}}",
 		Attr:     ownGroups,
 	}, users), "ordinary user": otherUserRefused})},
-	{"PZ-24", in(rig.Config{
+	{"PZ-24", asRoot(rig.Config{
 		Procfile: "name: {H} sleep\nnumber: {H} sleep\nuser: {H} sleep\nboth: {H} sleep\n",
 		YAML:     "applications: {app: {procfile: Procfile, cwd: /, workers: {name: {group: daemon}, number: {group: 1234}, user: {user: daemon}, both: {user: daemon, group: 1234}}}}",
 		Attr:     ownGroups,
@@ -699,7 +699,6 @@ func otherUserRefused(t *testing.T) {
 }
 
 func groups(t *testing.T, r *rig.Rig) {
-	rig.NeedRoot(t)
 	uid := strconv.Itoa(os.Geteuid())
 	ids(t, r, "app:name.1", uid, "1", "")
 	ids(t, r, "app:number.1", uid, "1234", "")

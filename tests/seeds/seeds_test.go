@@ -65,6 +65,15 @@ func in(c rig.Config, check func(*testing.T, *rig.Rig)) func(*testing.T) {
 	}
 }
 
+// asRoot is in for what an ordinary user cannot even start.
+func asRoot(c rig.Config, check func(*testing.T, *rig.Rig)) func(*testing.T) {
+	return func(t *testing.T) {
+		rig.NeedRoot(t)
+		t.Parallel()
+		rig.Both(t, c, check)
+	}
+}
+
 // places makes a check of one that starts its supervisors itself.
 func places(check func(*testing.T, rig.Mode)) func(*testing.T) {
 	return func(t *testing.T) {
