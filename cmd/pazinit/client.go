@@ -76,10 +76,9 @@ func (k *client) do(socket, config string) int {
 	defer cl.Close()
 	ctx := context.Background()
 	if k.req.Follow {
-		// Ctrl-C is how one ends to follow.
-		var stop context.CancelFunc
-		ctx, stop = signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
-		defer stop()
+		// Ctrl-C is how one ends to follow, up to the last moment: given back, it
+		// would kill what is about to end well.
+		ctx, _ = signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
 	}
 	if d, err := time.ParseDuration(k.req.Timeout); err == nil {
 		var stop context.CancelFunc
