@@ -40,6 +40,10 @@ func (h *Hierarchy) makeSound(name string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.sound[name] {
+		if h.mkdirNew(h.dir, name) == nil {
+			h.sound[name] = true
+			return nil
+		}
 		if err := h.removeAll(h.dir, name); err != nil && !errors.Is(err, unix.EBUSY) {
 			return err
 		} else if err == nil {

@@ -402,6 +402,24 @@ func (h *Hierarchy) mkdirAll(dir int, rel string) error {
 	return nil
 }
 
+// mkdirNew makes the last folder of rel, in a parent that may have to be made.
+// The error is EEXIST if it is there already.
+func (h *Hierarchy) mkdirNew(dir int, rel string) error {
+	parent, name := path.Split(rel)
+	parent = path.Clean(parent)
+	fd, err := h.openAt(dir, parent, unix.O_PATH|unix.O_DIRECTORY)
+	if errors.Is(err, unix.ENOENT) {
+		if err = h.mkdirAll(dir, parent); err == nil {
+			fd, err = h.openAt(dir, parent, unix.O_PATH|unix.O_DIRECTORY)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Mkdirat(fd, name, 0o755)
+}
+
 // subgroups lists the groups directly in rel.
 func (h *Hierarchy) subgroups(dir int, rel string) ([]string, error) {
 	fd, err := h.openAt(dir, rel, unix.O_RDONLY|unix.O_DIRECTORY)
@@ -457,13 +475,19 @@ func vanished(err error) error {
 
 // removeAll removes rel and the groups in it, as far as nothing lives in them.
 func (h *Hierarchy) removeAll(dir int, rel string) error {
-	return h.walk(dir, rel, func(rel string) error {
-		parent, name := path.Split(rel)
-		fd, err := h.openAt(dir, path.Clean(parent), unix.O_PATH|unix.O_DIRECTORY)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		return unix.Unlinkat(fd, name, unix.AT_REMOVEDIR)
-	})
+	// Most have nothing in them: what is, is looked for only where the kernel says so.
+	if err := h.rmdir(dir, rel); !errors.Is(err, unix.EBUSY) {
+		return vanished(err)
+	}
+	return h.walk(dir, rel, func(rel string) error { return h.rmdir(dir, rel) })
+}
+
+func (h *Hierarchy) rmdir(dir int, rel string) error {
+	parent, name := path.Split(rel)
+	fd, err := h.openAt(dir, path.Clean(parent), unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Unlinkat(fd, name, unix.AT_REMOVEDIR)
 }
