@@ -372,9 +372,12 @@ func (s *Supervisor) ended(in *instance, run uint64, leader int, x *control.Exit
 	// Something came to us that we did not start. Whether it is of this run is
 	// read from /proc, which may block on a process that hangs.
 	token := in.token(s, run)
+	s.looks++
+	s.tellOrphans(true) // one that dies during the look is looked for again after it
 	go func() {
 		left := len(reaper.Tree(leader, token)) > 0
 		s.post(func() {
+			s.looks--
 			ev.Left = left
 			if left {
 				in.leader = leader

@@ -79,6 +79,8 @@ func (h *host) die(run uint64, ws unix.WaitStatus) {
 
 func (h *host) Ready() <-chan struct{} { return h.ready }
 func (h *host) Adopted() bool          { return false }
+func (h *host) TellOrphans(bool)       {}
+func (h *host) Orphans() uint64        { return 0 }
 func (h *host) Close()                 {}
 
 func (h *host) Events([]reaper.Event) []reaper.Event {

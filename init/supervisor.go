@@ -89,6 +89,8 @@ type processes interface {
 	Ready() <-chan struct{}
 	Events(buf []reaper.Event) []reaper.Event
 	Adopted() bool
+	TellOrphans(bool)
+	Orphans() uint64
 	Close()
 }
 
@@ -120,8 +122,9 @@ type Supervisor struct {
 	batches   []*batch
 	first     *batch // of them: the one that starts what is to be started at first
 	waiters   []*waiter
+	tells     bool               // the reaper tells of orphans
 	draining  map[*instance]bool // leader dead, tree not; without cgroups
-	orphans   uint64
+	looks     int                // into /proc, for what is left of a run, that are under way
 	end       ending
 	began     time.Time
 	interrupt bool // one INT came
@@ -358,7 +361,17 @@ func (s *Supervisor) turn(now time.Time) {
 			go s.opt.Settled()
 		}
 	}
+	if s.tells && len(s.draining) == 0 && s.looks == 0 {
+		s.tellOrphans(false)
+	}
 	s.waiters = slices.DeleteFunc(s.waiters, func(w *waiter) bool { return w.look() })
+}
+
+// tellOrphans says whether the deaths of adopted processes matter: while
+// something may be left of a run that has no cgroup.
+func (s *Supervisor) tellOrphans(on bool) {
+	s.tells = on
+	s.procs.TellOrphans(on)
 }
 
 // earliest reports the next deadline, zero for none.
@@ -403,7 +416,6 @@ func (s *Supervisor) reaped(e *reaper.Event) {
 		s.lookForLeft(in, in.life.Run())
 	}
 	if e.Kind == reaper.Orphan {
-		s.orphans++
 		return
 	}
 	in := s.byRun[e.Run]

@@ -35,16 +35,16 @@ const (
 
 // A forkArgs is what fork_*.s reads and writes; it knows the offsets.
 type forkArgs struct {
-	clone   uintptr // 0: &unix.CloneArgs for clone3, or 0 for clone
-	size    uintptr // 8: sizeof CloneArgs
-	flags   uintptr // 16: clone's flags, when clone is 0
-	ptid    uintptr // 24: clone's parent_tid, when clone is 0
-	ops     uintptr // 32: *op
-	nops    uintptr // 40
-	errno   uintptr // 48: out: why the child gave up, 0 if it did not
-	failed  uintptr // 56: out: *op that failed
-	all     uint64  // 64: every signal
-	oldMask uint64  // 72: scratch
+	clone  uintptr // 0: &unix.CloneArgs for clone3, or 0 for clone
+	size   uintptr // 8: sizeof CloneArgs
+	flags  uintptr // 16: clone's flags, when clone is 0
+	ptid   uintptr // 24: clone's parent_tid, when clone is 0
+	ops    uintptr // 32: *op
+	nops   uintptr // 40
+	errno  uintptr // 48: out: why the child gave up, 0 if it did not
+	failed uintptr // 56: out: *op that failed
+	all    uint64  // 64: every signal
+	_      uint64  // 72: scratch, for the signal mask of before
 }
 
 // vforkRun makes the child and waits until it has executed a program or ended.

@@ -25,7 +25,7 @@ const (
 	Started Kind = iota // the program was executed
 	Failed              // it could not be; Err says why
 	Exited              // the run's process ended and was reaped
-	Orphan              // an adopted process, of no run, ended and was reaped
+	Orphan              // an adopted process, of no run, ended and was reaped; see TellOrphans
 )
 
 // An Event is what the reaper has to tell, in the order in which it happened.
@@ -74,6 +74,8 @@ type Reaper struct {
 	watching bool
 	events   []Event
 	orphans  uint64
+	tell     bool      // of orphans
+	through  time.Time // when a start came through last
 
 	closed bool
 	last   *flight // Close's own child
@@ -166,6 +168,14 @@ func (r *Reaper) Events(buf []Event) []Event {
 	return out
 }
 
+// TellOrphans says whether orphans are to be told of as events. A storm of them
+// is cheaper when nobody listens; they are counted all the same.
+func (r *Reaper) TellOrphans(on bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tell = on
+}
+
 // Orphans counts the adopted processes that were reaped.
 func (r *Reaper) Orphans() uint64 {
 	r.mu.Lock()
@@ -224,30 +234,33 @@ func (r *Reaper) dispatch() {
 	}
 }
 
-// unstick gives the places of hung spawners to those that wait for one.
+// unstick gives the places of hung spawners to those that wait for one. While
+// any start comes through, none hangs: the machine is slow, and more threads
+// would make it slower.
 func (r *Reaper) unstick() {
-	t := time.NewTimer(stuckAfter)
-	defer t.Stop()
-	for {
+	for wait := stuckAfter; wait > 0; {
+		t := time.NewTimer(wait)
 		<-t.C
 		r.mu.Lock()
-		for c := range r.flying {
-			if !c.stuck && time.Since(c.since) >= stuckAfter {
-				c.stuck = true
-				r.spawning--
-				r.stuck++ // as many more at a time, lest a hundred that hang take a second
+		if wait = stuckAfter - time.Since(r.through); wait <= 0 {
+			for c := range r.flying {
+				if !c.stuck && time.Since(c.since) >= stuckAfter {
+					c.stuck = true
+					r.spawning--
+					r.stuck++ // as many more at a time, lest a hundred that hang take long
+				}
 			}
+			r.watching = false
+			r.dispatch() // starts another watch if it must
 		}
-		r.watching = false
-		r.dispatch() // starts another watch if it must
 		r.mu.Unlock()
-		return
 	}
 }
 
 // spawn is one start, from the preparation to the exec.
 func (r *Reaper) spawn(s *Spec, c *child) {
-	pid, failed, err := 0, -1, error(nil)
+	var pid, failed int
+	var err error
 	var f *flight
 	if s.Prepare != nil {
 		err = s.Prepare(s)
@@ -283,6 +296,7 @@ func (r *Reaper) spawn(s *Spec, c *child) {
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.through = now
 	delete(r.flying, c)
 	defer r.closeFiles()
 	r.takeBack(f)
@@ -390,7 +404,7 @@ func (r *Reaper) wait() {
 			continue
 		}
 		r.reaped(Event{Kind: Exited, PID: pid, Status: ws, Usage: ru, At: at})
-		ended := r.ended
+		ended, news := r.ended, len(r.events) > 0
 		r.mu.Unlock()
 		if ended {
 			collectLast()
@@ -398,7 +412,9 @@ func (r *Reaper) wait() {
 		}
 		// The loop is ready now: let it have this thread at once, rather than wake
 		// another one for it; the next wait is picked up by whoever is free.
-		runtime.Gosched()
+		if news {
+			runtime.Gosched()
+		}
 	}
 }
 
@@ -440,8 +456,10 @@ func (r *Reaper) reaped(e Event) {
 		}
 	}
 	r.orphans++
-	e.Kind = Orphan
-	r.emit(e)
+	if r.tell {
+		e.Kind = Orphan
+		r.emit(e)
+	}
 }
 
 // peek waits until a child has ended and leaves it a zombie. It reports whether

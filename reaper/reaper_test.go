@@ -111,10 +111,9 @@ func needRoot(t *testing.T) {
 type bench struct {
 	testing.TB
 	*Reaper
-	last    uint64
-	log     []Event
-	buf     []Event
-	drained int
+	last uint64
+	log  []Event
+	buf  []Event
 }
 
 func newBench(t testing.TB, o Options) *bench {
@@ -124,6 +123,7 @@ func newBench(t testing.TB, o Options) *bench {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.Close)
+	r.TellOrphans(true)
 	return &bench{TB: t, Reaper: r}
 }
 
