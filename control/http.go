@@ -53,7 +53,7 @@ func readHead(in *bufio.Reader) (h httpHead, err error) {
 	left := maxHead
 	next := func(status int) (string, error) {
 		line, err := readLine(in, min(maxHeadLine, left))
-		if err == errTooLong {
+		if errors.Is(err, errTooLong) {
 			return "", refuse(status, "line of the head over %d bytes", maxHeadLine)
 		}
 		if err != nil {
@@ -127,7 +127,7 @@ func isToken(s string) bool {
 	}
 	for i := range len(s) {
 		c := s[i]
-		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0) {
+		if !isAlnum(rune(c)) && strings.IndexByte("!#$%&'*+-.^_`|~", c) < 0 {
 			return false
 		}
 	}
@@ -420,7 +420,7 @@ func (o *httpSink) whole(status int, v any) error {
 // httpStatus is the status that says what an exit status does.
 func httpStatus(code int) int {
 	switch code {
-	case ExitDone:
+	case ExitDone, ExitChanges:
 		return 200
 	case ExitUsage:
 		return 400

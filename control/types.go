@@ -52,6 +52,7 @@ const (
 	ExitDenied     = 5 // the peer may not do this
 	ExitNoServer   = 6 // nobody answers on the socket
 	ExitTimeout    = 7 // --timeout passed before the result was there
+	ExitChanges    = 8 // plan: something would change
 )
 
 // A Result says what became of one name.

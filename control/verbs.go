@@ -135,7 +135,7 @@ var verbs = []Verb{
 		Flags: []Flag{flagFollow, {Name: "after", Value: "SEQ", Help: "only those with a greater number", set: setAfter}, flagJSON}},
 	{Name: "plan", Aliases: []string{"reread"},
 		Short: "show what reload would do",
-		Long:  "Reads the configuration again and shows what a reload would add, remove, change and restart. Nothing is done.",
+		Long:  "Reads the configuration again and shows what a reload would add, remove, change and restart. Nothing is done.\n\nExit status 8 when something would change.",
 		Flags: []Flag{flagJSON}},
 	{Name: "reload", Aliases: []string{"update"}, Mutates: true,
 		Short: "apply the configuration again",
@@ -676,7 +676,7 @@ func join(args []string) string {
 	quoted := make([]string, len(args))
 	for i, a := range args {
 		if a != "" && !strings.ContainsFunc(a, func(c rune) bool {
-			return !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("_-./:=,+@%", c))
+			return !isAlnum(c) && !strings.ContainsRune("_-./:=,+@%", c)
 		}) {
 			quoted[i] = a
 			continue
@@ -684,4 +684,9 @@ func join(args []string) string {
 		quoted[i] = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
 	}
 	return strings.Join(quoted, " ")
+}
+
+// isAlnum reports whether c is one of ASCII's letters and digits.
+func isAlnum(c rune) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
 }

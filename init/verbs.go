@@ -103,7 +103,14 @@ func (s *Supervisor) handle(ctx context.Context, p control.Peer, req *control.Re
 	switch req.Verb {
 	case "plan":
 		plan, err := s.Plan()
-		return &control.Reply{Plan: plan}, err
+		if err != nil {
+			return nil, err
+		}
+		r := &control.Reply{Plan: plan}
+		if slices.ContainsFunc(plan.Changes, func(c control.Change) bool { return c.Op != "keep" }) {
+			r.Code = control.ExitChanges
+		}
+		return r, nil
 	case "reload":
 		return s.verbReload(ctx, req)
 	case "reopen":

@@ -80,7 +80,7 @@ Flags of run:
 		fmt.Fprintf(&b, "  %-28s %s\n", v.Synopsis(), v.Short)
 	}
 	b.WriteString("\nNAME is shop:web.2, shop:web, web, shop:*, a glob or all.\n")
-	b.WriteString("\nExit statuses of the verbs: 0 done, 1 failed, 2 usage, 3 not running,\n4 no such name, 5 not allowed, 6 no supervisor, 7 timed out.\n")
+	b.WriteString("\nExit statuses of the verbs: 0 done, 1 failed, 2 usage, 3 not running,\n4 no such name, 5 not allowed, 6 no supervisor, 7 timed out, 8 plan: something would change.\n")
 	return b.String()
 }
 

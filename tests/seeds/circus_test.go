@@ -182,7 +182,7 @@ func addAndRemove(t *testing.T, r *rig.Rig) {
 	if got := r.Status(); len(got) != 0 {
 		t.Errorf("status = %+v, want nothing", got)
 	}
-	says(t, "plan", did(r, "plan"), "+ app:web")
+	says(t, "plan", exits(r, 8, "plan"), "+ app:web")
 	did(r, "reload")
 	if got := running(r, "app:web.1"); maps.Equal(got, before) {
 		t.Errorf("pids = %v, want others", got)

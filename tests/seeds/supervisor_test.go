@@ -587,11 +587,8 @@ func planned(t *testing.T, r *rig.Rig) {
 		t.Errorf("pids = %v after plan, were %v", got, before)
 	}
 	says(t, "reread", exits(r, some, "reread"), "+ app:added")
-	if none != 0 {
-		t.Errorf("plan = %d when nothing would change, want 0", none)
-	}
-	if some == none {
-		t.Skip("not met: the exit status of plan does not tell whether something would change")
+	if none != 0 || some != control.ExitChanges {
+		t.Errorf("plan = %d when nothing would change and %d when something would, want 0 and %d", none, some, control.ExitChanges)
 	}
 }
 
