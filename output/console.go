@@ -306,10 +306,10 @@ func (c *console) put(p []byte) {
 		switch {
 		case n > 0:
 			p = p[n:]
-		case err == unix.EINTR:
-		case err == unix.EAGAIN: // somebody else made it O_NONBLOCK
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EAGAIN): // somebody else made it O_NONBLOCK
 			fds := []unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLOUT}}
-			if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
+			if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
 				c.trouble.fail(c.hub, err, len(p))
 				return
 			}

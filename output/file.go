@@ -232,7 +232,7 @@ func (f *file) open() error {
 // only when nobody else could have made it.
 func openLog(path string, flags int, mode uint32) (int, error) {
 	fd, err := openFd(path, flags|unix.O_NOFOLLOW, mode)
-	if err != unix.ELOOP {
+	if !errors.Is(err, unix.ELOOP) {
 		return fd, err
 	}
 	for _, name := range []string{path, filepath.Dir(path)} {
@@ -367,7 +367,7 @@ func (f *file) put(p []byte) (int, error) {
 			f.mid = p[done-1] != '\n'
 			continue
 		}
-		if err == unix.EINTR {
+		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err == nil {

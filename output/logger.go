@@ -1,6 +1,7 @@
 package output
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -42,7 +43,7 @@ func (h *Hub) Logger(name string, uid, gid int) (*Logger, error) {
 	l := &Logger{hub: h, name: name, rfd: p[0], wfd: p[1]}
 	err := unix.SetNonblock(l.wfd, true)
 	if err == nil && (uid != unix.Geteuid() || gid != unix.Getegid()) {
-		if err = unix.Fchown(l.rfd, uid, gid); err == unix.EPERM {
+		if err = unix.Fchown(l.rfd, uid, gid); errors.Is(err, unix.EPERM) {
 			err = nil
 		}
 	}
