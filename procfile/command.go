@@ -222,18 +222,18 @@ func expansion(s string) int {
 	if len(s) == 1 {
 		return 1
 	}
-	switch c := s[1]; {
-	case c == '{':
+	switch s[1] {
+	case '{':
 		if end := strings.IndexByte(s, '}'); end >= 0 && easy(s[2:end]) {
 			return end + 1
 		}
 		return 0
-	case c == '(':
+	case '(':
 		if end := strings.IndexByte(s, ')'); end >= 0 && easy(s[2:end]) {
 			return end + 1
 		}
 		return 0
-	case c == '\'' || c == '"':
+	case '\'', '"':
 		return 0 // bash's own quotes
 	}
 	return 1 // a variable; its name is no syntax

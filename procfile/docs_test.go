@@ -26,8 +26,7 @@ func keyTable() string {
 	b.WriteString("\n| key | level | type | default | what it does |\n| --- | --- | --- | --- | --- |\n")
 	for _, k := range table {
 		t := k.Type.String()
-		switch k.Type {
-		case TypeInteger, TypeIntegers, TypeFactor:
+		if k.Type == TypeInteger || k.Type == TypeIntegers || k.Type == TypeFactor {
 			t += fmt.Sprintf(", %d to %d", k.Min, k.Max)
 		}
 		if len(k.Values) > 0 {

@@ -40,7 +40,7 @@ func (e *Error) Error() string {
 		s += " (" + e.Meant + ")"
 	}
 	if e.File != "" {
-		s = e.Position.String() + ": " + s
+		s = e.String() + ": " + s
 	}
 	if strings.IndexFunc(s, unicode.IsControl) < 0 {
 		return s

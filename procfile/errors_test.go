@@ -2,6 +2,7 @@ package procfile
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -153,7 +154,11 @@ func FuzzConfig(f *testing.F) {
 			}
 			return
 		}
-		for _, e := range err.(Errors) {
+		var errs Errors
+		if !errors.As(err, &errs) {
+			t.Fatalf("error %v has no position", err)
+		}
+		for _, e := range errs {
 			if e.Line < 0 || strings.ContainsAny(e.Error(), "\n\x00") {
 				t.Fatalf("error %q", e.Error())
 			}

@@ -52,7 +52,7 @@ func ParseProcfile(file string, r io.Reader) ([]Line, Errors) {
 		if body := strings.TrimLeft(line, " \t"); body == "" || body[0] == '#' {
 			continue
 		}
-		name, command, ok := strings.Cut(line, ":")
+		name, _, ok := strings.Cut(line, ":")
 		if !ok {
 			errs.add(pos, "a line is \"name: command line\"", "no colon in %s", quote(line))
 			continue
@@ -65,7 +65,7 @@ func ParseProcfile(file string, r io.Reader) ([]Line, Errors) {
 		for start < len(line) && (line[start] == ' ' || line[start] == '\t') {
 			start++
 		}
-		command = line[start:]
+		command := line[start:]
 		at := Position{File: file, Line: n, Column: start + 1}
 		switch {
 		case command == "":

@@ -37,17 +37,10 @@ func Schema() []byte {
 }
 
 func defName(level Level) string {
-	switch level {
-	case AtCgroups:
-		return "cgroups"
-	case AtApplication:
-		return "application"
-	case AtWorker:
-		return "worker"
-	case AtBackoff:
-		return "backoff"
+	if level == AtOutput {
+		return "output"
 	}
-	return "output"
+	return level.Names()[0]
 }
 
 func levelSchema(level Level) object {

@@ -24,7 +24,7 @@ type scratch struct {
 	envFiles              []*node
 	stopSignal            *node
 	stopTimeout           time.Duration
-	userIsOwn, groupIsOwn bool // of the worker, not of its application
+	userIsOwn             bool // of the worker, not of its application
 	envIsOwn              bool
 }
 
@@ -136,8 +136,9 @@ func (l *loader) readAccess(n *node) {
 		l.cfg.Access = access
 	case AtApplication:
 		l.app.Access = access
-	default:
+	case AtWorker:
 		l.w.Access = access
+	case AtCgroups, AtBackoff, AtOutput, both: // have no such key
 	}
 }
 

@@ -234,7 +234,7 @@ func (r *reader) parse(file string, data []byte) (tree *node) {
 	dec := yaml.NewDecoder(lines)
 	var doc yaml.Node
 	switch err := dec.Decode(&doc); {
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		return &node{kind: mapping, pos: at}
 	case err != nil:
 		r.errs.put(lines.error(file, err))
@@ -244,7 +244,7 @@ func (r *reader) parse(file string, data []byte) (tree *node) {
 	if err := dec.Decode(&second); err == nil {
 		r.errs.add(Position{file, second.Line, second.Column}, "", "a second document begins here")
 		return nil
-	} else if err != io.EOF {
+	} else if !errors.Is(err, io.EOF) {
 		r.errs.put(lines.error(file, err))
 		return nil
 	}
@@ -351,6 +351,7 @@ func (r *reader) convert(file string, y *yaml.Node, depth int) *node {
 		return n
 	case yaml.MappingNode:
 		return r.convertMapping(file, y, depth)
+	case yaml.DocumentNode: // never inside another
 	}
 	r.errs.add(pos, "", "cannot read this value")
 	return nil
