@@ -92,12 +92,12 @@ func TestBusEnds(t *testing.T) {
 	if e, _, err := s.Next(t.Context()); err != nil || e.Seq != 1 {
 		t.Errorf("Next() after Close = %d, %v, want what is left", e.Seq, err)
 	}
-	if _, _, err := s.Next(t.Context()); err != ErrClosed {
+	if _, _, err := s.Next(t.Context()); !errors.Is(err, ErrClosed) {
 		t.Errorf("Next() = %v, want %v", err, ErrClosed)
 	}
 	s.Close()
 	s.Close()
-	if _, _, err := s.Next(t.Context()); err != ErrClosed {
+	if _, _, err := s.Next(t.Context()); !errors.Is(err, ErrClosed) {
 		t.Errorf("Next() of a closed one = %v, want %v", err, ErrClosed)
 	}
 }

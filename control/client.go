@@ -39,15 +39,15 @@ func Dial(path string) (*Client, error) {
 		return nil, fmt.Errorf("find %s: %w", path, err)
 	}
 	fd, err := connect(abs)
-	switch err {
-	case nil:
-	case unix.ENOENT, unix.ENOTDIR:
+	switch {
+	case err == nil:
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
 		return nil, fmt.Errorf("connect to %s: %w: there is no such socket", path, ErrNoServer)
-	case unix.ECONNREFUSED:
+	case errors.Is(err, unix.ECONNREFUSED):
 		return nil, fmt.Errorf("connect to %s: %w listens there any more", path, ErrNoServer)
-	case unix.EACCES, unix.EPERM:
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		return nil, fmt.Errorf("connect to %s: %w to uid %d", path, ErrDenied, unix.Geteuid())
-	case unix.EAGAIN:
+	case errors.Is(err, unix.EAGAIN):
 		return nil, fmt.Errorf("connect to %s: too many wait there already", path)
 	default:
 		return nil, fmt.Errorf("connect to %s: %w", path, err)
@@ -92,7 +92,7 @@ func (c *Client) Do(ctx context.Context, req *Request, onLine func(*Reply) error
 			switch {
 			case werr != nil:
 				err = werr
-			case err == io.EOF:
+			case errors.Is(err, io.EOF):
 				err = io.ErrUnexpectedEOF
 			}
 			return nil, fmt.Errorf("ask %s for %s: %w", c.path, req.Verb, err)

@@ -19,7 +19,7 @@ const (
 // killed. It is opened for writing too, so that it never ends.
 func openFIFO(dirfd int, name string) (*os.File, fileID, error) {
 	err := unix.Mkfifoat(dirfd, name, 0o600)
-	if err != nil && err != unix.EEXIST {
+	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return nil, fileID{}, err
 	}
 	fd, err := unix.Openat(dirfd, name, unix.O_RDWR|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
@@ -34,7 +34,7 @@ func openFIFO(dirfd int, name string) (*os.File, fileID, error) {
 		err = errors.New("there is something else than a FIFO")
 	case st.Uid != uint32(unix.Geteuid()):
 		err = fmt.Errorf("it belongs to uid %d", st.Uid)
-	case flock(fd) == unix.EWOULDBLOCK: // another socket in this folder
+	case errors.Is(flock(fd), unix.EWOULDBLOCK): // another socket in this folder
 		err = errors.New("in use by another supervisor")
 	default:
 		err = unix.Fchmod(fd, 0o600)

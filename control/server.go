@@ -348,7 +348,7 @@ func (c *conn) serve() {
 			return
 		}
 		line, err := readLine(c.in, c.s.opt.MaxRequest)
-		if err != nil && err != errTooLong && len(line) == 0 || c.s.ctx.Err() != nil {
+		if err != nil && !errors.Is(err, errTooLong) && len(line) == 0 || c.s.ctx.Err() != nil {
 			return
 		}
 		if err == nil && len(bytes.TrimSpace(line)) == 0 {
@@ -356,7 +356,7 @@ func (c *conn) serve() {
 		}
 		out := &jsonSink{c: c}
 		switch {
-		case err == errTooLong:
+		case errors.Is(err, errTooLong):
 			err = fmt.Errorf("request of over %d bytes", c.s.opt.MaxRequest)
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			err = fmt.Errorf("no whole request within %v", c.s.opt.IdleTimeout)
@@ -392,7 +392,7 @@ func readLine(in *bufio.Reader, most int) (line []byte, err error) {
 			return line, errTooLong
 		}
 		line = append(line, part...)
-		if err != bufio.ErrBufferFull {
+		if !errors.Is(err, bufio.ErrBufferFull) {
 			return line, err
 		}
 	}

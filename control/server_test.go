@@ -32,11 +32,11 @@ func TestMain(m *testing.M) {
 
 // echo answers every request with its verb and names, events with three of them.
 func echo(ctx context.Context, p Peer, req *Request, send func(*Reply) error) {
-	switch {
-	case req.Verb == "status":
+	switch req.Verb {
+	case "status":
 		send(&Reply{Done: true, Status: []Status{{Name: "shop:web.1"}}})
 		return
-	case req.Verb == "events":
+	case "events":
 		for i := range 3 {
 			send(&Reply{Event: &Event{Seq: uint64(i + 1), Kind: "state"}})
 		}

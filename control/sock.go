@@ -81,7 +81,7 @@ func connect(path string) (int, error) {
 	}
 	err = withSockaddr(path, func(sa unix.Sockaddr) error {
 		for {
-			if err := unix.Connect(fd, sa); err != unix.EINTR {
+			if err := unix.Connect(fd, sa); !errors.Is(err, unix.EINTR) {
 				return err
 			}
 		}
@@ -224,7 +224,7 @@ func makeFolder(dir string, mode uint32) (shared bool, err error) {
 // fileID names an inode.
 type fileID struct{ dev, ino uint64 }
 
-func idOf(st *unix.Stat_t) fileID { return fileID{uint64(st.Dev), st.Ino} }
+func idOf(st *unix.Stat_t) fileID { return fileID{st.Dev, st.Ino} }
 
 // removeOwn removes name from the folder if it still is the inode id.
 func removeOwn(dirfd int, name string, id fileID) {
@@ -268,9 +268,10 @@ func lockSocket(dirfd int, path string) (fd int, id fileID, err error) {
 		}
 		if err == nil {
 			err = flock(fd)
-			if err == unix.EWOULDBLOCK {
+			switch {
+			case errors.Is(err, unix.EWOULDBLOCK):
 				err = &InUseError{Path: path, PID: ownerPID(fd, path)}
-			} else if err == unix.ENOLCK || err == unix.EOPNOTSUPP || err == unix.EINVAL || err == unix.ENOSYS {
+			case errors.Is(err, unix.ENOLCK), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS):
 				err = nil // a file system without locks: what is left is to ask the socket
 			}
 		}
@@ -290,7 +291,7 @@ func lockSocket(dirfd int, path string) (fd int, id fileID, err error) {
 
 func flock(fd int) error {
 	for {
-		if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != unix.EINTR {
+		if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EINTR) {
 			return err
 		}
 	}
@@ -329,7 +330,7 @@ func listenAt(dirfd int, path string, mode uint32, uid, gid int) (fd int, id fil
 			return -1, id, fmt.Errorf("listen on %s: %w", path, errNoSocket)
 		}
 		pid, err := listenerPID(path)
-		if err == nil || err == unix.EAGAIN { // EAGAIN: its queue is full
+		if err == nil || errors.Is(err, unix.EAGAIN) { // EAGAIN: its queue is full
 			return -1, id, &InUseError{Path: path, PID: pid}
 		}
 	}
