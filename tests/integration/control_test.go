@@ -120,7 +120,7 @@ func TestKilledSupervisor(t *testing.T) {
 func TestAccess(t *testing.T) {
 	rig.NeedRoot(t)
 	t.Parallel()
-	dir, err := os.MkdirTemp("/run", "pz") //nolint:usetesting // not in a folder where everybody may write
+	dir, err := os.MkdirTemp("/run", "pz") // not in a folder where everybody may write
 	if err != nil {
 		t.Fatal(err)
 	}

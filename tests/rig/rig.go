@@ -110,7 +110,7 @@ func New(t testing.TB, c Config) *Rig {
 		NeedRoot(t)
 	}
 	n := count.Add(1)
-	dir, err := os.MkdirTemp(c.Parent, "pz") //nolint:usetesting // short enough for a socket, and another user may enter it
+	dir, err := os.MkdirTemp(c.Parent, "pz") // short enough for a socket, and another user may enter it
 	if err != nil {
 		t.Fatal(err)
 	}
