@@ -53,7 +53,7 @@ check: lint generate ## all that a change must pass
 	$(MAKE) test
 
 bench: ## numbers for this build on this machine; PEERS=1 adds other supervisors
-	$(if $(PEERS),tests/bench/install-peers)
+	$(if $(PEERS),scripts/install-deps peers)
 	go run ./tests/bench $(BENCH)
 
 seeds: programs ## which rows of the older supervisors' list pass
