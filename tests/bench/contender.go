@@ -148,6 +148,15 @@ func (r *runner) log() string {
 	return s[max(0, len(s)-1000):]
 }
 
+// read reads its FIFO's next record; an error has the end of the log.
+func (r *runner) read(timeout time.Duration) (record, error) {
+	rec, err := r.fifo.read(timeout)
+	if err != nil {
+		err = fmt.Errorf("%w\n%s", err, r.log())
+	}
+	return rec, err
+}
+
 // ask asks it to stop.
 func (r *runner) ask() {
 	if r.job.stop != nil {

@@ -105,9 +105,9 @@ func (b *bench) adopt(make func(dir string, argv []string) (job, error), count i
 		return 0, 0, err
 	}
 	defer r.end()
-	from, err := f.read(patience)
+	from, err := r.read(patience)
 	if err != nil {
-		return 0, 0, fmt.Errorf("%w\n%s", err, r.log())
+		return 0, 0, err
 	}
 	below := tree(r.cmd.Process.Pid)
 	if len(below) < 2 {
@@ -115,9 +115,9 @@ func (b *bench) adopt(make func(dir string, argv []string) (job, error), count i
 	}
 	pid1 := below[1:2]
 	before := usage(pid1, false).cpu
-	to, err := f.read(patience)
+	to, err := r.read(patience)
 	if err != nil {
-		return 0, 0, fmt.Errorf("%w\n%s", err, r.log())
+		return 0, 0, err
 	}
 	return settledCPU(pid1) - before, time.Duration(to.ns - from.ns), nil
 }

@@ -120,15 +120,15 @@ func (b *bench) capture(c capturer, size, total int) (took, cpu time.Duration, e
 		return 0, 0, err
 	}
 	defer r.end()
-	from, err := f.read(patience)
+	from, err := r.read(patience)
 	if err != nil {
-		return 0, 0, fmt.Errorf("%w\n%s", err, r.log())
+		return 0, 0, err
 	}
 	pids := withoutPID(tree(r.cmd.Process.Pid), from.pid)
 	before := usage(pids, false).cpu
-	to, err := f.read(2 * patience)
+	to, err := r.read(2 * patience)
 	if err != nil {
-		return 0, 0, fmt.Errorf("%w\n%s", err, r.log())
+		return 0, 0, err
 	}
 	return time.Duration(to.ns - from.ns), settledCPU(pids) - before, nil
 }
