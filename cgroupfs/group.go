@@ -16,6 +16,7 @@ import (
 type Group struct {
 	h    *Hierarchy
 	name string
+	made bool
 }
 
 // Group makes the group of that name, such as "shop/web.1", and its parents,
@@ -30,39 +31,40 @@ func (h *Hierarchy) Group(name string) (*Group, error) {
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
-	if err := h.makeSound(name); err != nil {
+	made, err := h.makeSound(name)
+	if err != nil {
 		return nil, fmt.Errorf("make cgroup %s: %w", path.Join(h.path, name), err)
 	}
-	return &Group{h, name}, nil
+	return &Group{h, name, made}, nil
 }
 
-func (h *Hierarchy) makeSound(name string) error {
+func (h *Hierarchy) makeSound(name string) (made bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.sound[name] {
 		if h.mkdirNew(h.dir, name) == nil {
 			h.sound[name] = true
-			return nil
+			return true, nil
 		}
 		if err := h.removeAll(h.dir, name); err != nil && !errors.Is(err, unix.EBUSY) {
-			return err
+			return false, err
 		} else if err == nil {
 			h.forget(name)
 			h.sound[name] = true
 		}
 	}
-	err := h.mkdirAll(h.dir, name)
+	err = h.mkdirAll(h.dir, name)
 	if errors.Is(err, unix.ENOENT) { // a parent was removed as empty meanwhile
 		err = h.mkdirAll(h.dir, name)
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	fd, err := h.open(name, unix.O_PATH|unix.O_DIRECTORY) // a file of the kernel may bear that name
 	if err != nil {
-		return err
+		return false, err
 	}
-	return unix.Close(fd)
+	return false, unix.Close(fd)
 }
 
 // Sound reports whether a child can be cloned into the group as it is: it was
@@ -83,6 +85,10 @@ func (h *Hierarchy) forget(name string) {
 		}
 	}
 }
+
+// Made reports whether [Hierarchy.Group] found no such group and made it: then
+// nothing lives in it that was not put there since.
+func (g *Group) Made() bool { return g.made }
 
 // Name is the group's name below the hierarchy's folder.
 func (g *Group) Name() string { return g.name }

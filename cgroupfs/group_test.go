@@ -101,7 +101,7 @@ func TestGroupRefusesMountOnTop(t *testing.T) {
 			if g, err := h.Group("shop/web.1"); err == nil {
 				t.Errorf("Group() = %s, want an error", g.Path())
 			}
-			(&Group{h, "shop"}).Kill()
+			(&Group{h: h, name: "shop"}).Kill()
 			if got, _ := os.ReadFile(filepath.Join(app, "cgroup.kill")); string(got) != "old" {
 				t.Errorf("a file on the tmpfs = %q, want untouched", got)
 			}

@@ -154,7 +154,7 @@ func TestKillRefusesOwnGroup(t *testing.T) {
 		g := group(t, h, "a/web.1")
 		enter(g.Path())
 		defer enter(filepath.Join(h.mount.point, own))
-		for _, g := range []*Group{g, {h, "a"}} {
+		for _, g := range []*Group{g, {h: h, name: "a"}} {
 			if err := g.Kill(); err == nil || !strings.Contains(err.Error(), "sits in it") {
 				t.Errorf("Kill(%s) = %v, want a refusal", g.Name(), err)
 			}

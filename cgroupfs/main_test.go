@@ -71,7 +71,7 @@ func wipe(t *testing.T, h *Hierarchy) {
 		t.Errorf("list %s: %v", h.Path(), err)
 	}
 	for _, name := range names {
-		g := &Group{h, name}
+		g := &Group{h: h, name: name}
 		empty := make(chan struct{})
 		if err := g.NotifyEmpty(func() { close(empty) }); err != nil {
 			t.Errorf("NotifyEmpty(%s) = %v", name, err)

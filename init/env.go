@@ -12,32 +12,38 @@ import (
 // private are the variables that are for pazinit alone.
 var private = []string{"PAZINIT_SOCKET", "PAZINIT_APP", "PAZINIT_WORKER", "PAZINIT_INSTANCE", reaper.RunVariable}
 
-// An environ is the environment that an instance had last, with what it was made
-// of. It is the spawner's.
-type environ struct {
-	w    *Worker
-	port int
-	list []string
-}
-
-// environ is the environment of a run: but for the run's token it is the same
-// each time.
-func (in *instance) environ(s *Supervisor, w *Worker, port int, token string) []string {
-	if in.env.w != w || in.env.port != port {
-		in.env = environ{w, port, s.environ(w, in.n, port)}
+// environ is the environment of a run. But for three variables all runs of a
+// worker have the same, which is made once.
+func (s *Supervisor) environ(w *Worker, n, port int, token string) []string {
+	base := w.env.Load()
+	if base == nil {
+		list := s.commonEnviron(w)
+		base = &list
+		w.env.Store(base)
 	}
-	list := in.env.list
-	list[0] = reaper.RunVariable + "=" + token
-	return list
+	env := slices.Clone(*base)
+	env[0] = reaper.RunVariable + "=" + token
+	if s.opt.Exec {
+		return env
+	}
+	env[1] = "PAZINIT_INSTANCE=" + strconv.Itoa(n)
+	if port != 0 {
+		env = append(env, "PORT="+strconv.Itoa(port))
+	}
+	return env
 }
 
-// environ is the environment of a run, with a place for its token. The later ones win: pazinit's own as far
-// as it is inherited, the user's identity, .env, env_file, env, then PORT and
-// PAZINIT_*.
-func (s *Supervisor) environ(w *Worker, n, port int) []string {
+// commonEnviron is the environment of a worker: pazinit's own as far as it is
+// inherited, the user's identity, .env, env_file, env, then PAZINIT_*; the later
+// ones win. Its first entries are for what differs from run to run.
+func (s *Supervisor) commonEnviron(w *Worker) []string {
 	// First, for the readers of /proc that look for it.
 	env := []string{reaper.RunVariable + "="}
 	at := map[string]int{reaper.RunVariable: 0}
+	if !s.opt.Exec {
+		env = append(env, "PAZINIT_INSTANCE=")
+		at["PAZINIT_INSTANCE"] = 1
+	}
 	set := func(kv string) {
 		key, _, _ := strings.Cut(kv, "=")
 		if i, ok := at[key]; ok {
@@ -67,13 +73,10 @@ func (s *Supervisor) environ(w *Worker, n, port int) []string {
 	for _, kv := range w.Env {
 		set(kv)
 	}
-	if port != 0 && !s.opt.Exec {
-		set("PORT=" + strconv.Itoa(port))
-	}
 	if !s.opt.Exec {
 		set("PAZINIT_APP=" + w.App)
 		set("PAZINIT_WORKER=" + w.Name)
-		set("PAZINIT_INSTANCE=" + strconv.Itoa(n))
+		env = slices.DeleteFunc(env, func(kv string) bool { return strings.HasPrefix(kv, "PORT=") })
 	}
 	return env
 }

@@ -37,6 +37,7 @@ type instance struct {
 	reason    string
 	command   uint64 // grows with each command to it: one that waits in a batch is void then
 	byHand    bool   // an operator stopped it
+	over      bool   // counted among those that have ended for good
 	removing  bool   // to be forgotten when it is stopped
 	leader    int    // without cgroups: the pid that the dead run had
 	looking   bool   // without cgroups: a look for what is left is under way
@@ -48,7 +49,6 @@ type instance struct {
 	source atomic.Pointer[output.Source]
 	group  atomic.Pointer[cgroupfs.Group]
 	tenant tenant
-	env    environ
 	stale  bool // source was made for settings that are gone
 }
 
@@ -106,6 +106,7 @@ func (s *Supervisor) do(in *instance, a lifecycle.Action) {
 func (s *Supervisor) announce(in *instance, a lifecycle.Action) {
 	to := in.life.State()
 	in.since, in.reason = time.Now(), a.Reason
+	s.countOver(in, in.life.Over())
 	if in.hidden {
 		return
 	}
@@ -167,7 +168,7 @@ func (s *Supervisor) spawn(in *instance, run uint64) {
 		if w.TTY {
 			rs.Files, rs.Terminal = [3]int{0, 1, 2}, true
 		}
-		rs.Env = in.environ(s, w, port, token)
+		rs.Env = s.environ(w, in.n, port, token)
 		if w.User != nil && (os.Geteuid() == 0 || int(w.User.UID) != os.Geteuid()) {
 			rs.User = &reaper.User{UID: w.User.UID, GID: w.User.GID, Groups: w.User.Groups, SetUID: w.User.UIDSet, SetGID: true}
 		}
@@ -258,6 +259,9 @@ func (s *Supervisor) emptyGroup(in *instance) (*cgroupfs.Group, error) {
 	g, err := s.tree.Group(name)
 	if err != nil {
 		return nil, err
+	}
+	if g.Made() {
+		return g, nil
 	}
 	left, err := g.Populated()
 	if err != nil || !left {

@@ -290,7 +290,7 @@ func (s *Supervisor) settle(in *instance, spec *Worker) {
 
 // removeWorker stops and forgets w.
 func (s *Supervisor) removeWorker(w *worker, reason string) *batch {
-	w.removing = true
+	w.removing, s.leaving = true, true
 	w.count = 0
 	for _, in := range w.instances {
 		in.removing = true

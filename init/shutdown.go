@@ -147,6 +147,9 @@ func (s *Supervisor) lookAtEnd(now time.Time) (moved bool) {
 // lookWhetherOver begins the end when an essential worker has ended for good,
 // or when nothing can ever run again without an operator.
 func (s *Supervisor) lookWhetherOver() {
+	if s.over == 0 {
+		return
+	}
 	essential, essentialOver, over := 0, 0, 0
 	var first *instance // the first essential one that is over
 	code := 0
@@ -176,6 +179,19 @@ func (s *Supervisor) lookWhetherOver() {
 		s.shutdown("essential worker "+first.name+" has ended: "+first.reason, first.finalCode())
 	case s.opt.Place.ends() && !s.anyAlive():
 		s.shutdown("no worker can run again", code)
+	}
+}
+
+// countOver keeps the number of instances that have ended for good.
+func (s *Supervisor) countOver(in *instance, over bool) {
+	if in.over == over {
+		return
+	}
+	in.over = over
+	if over {
+		s.over++
+	} else {
+		s.over--
 	}
 }
 

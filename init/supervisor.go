@@ -24,6 +24,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -59,6 +60,8 @@ type Options struct {
 type Worker struct {
 	procfile.Worker
 	Stdout, Stderr io.Writer // where its output goes, whole lines at a time, instead of the console
+
+	env atomic.Pointer[[]string] // see environ
 }
 
 // NewWorker returns a worker with every default filled in. name is "app:worker",
@@ -126,6 +129,8 @@ type Supervisor struct {
 	draining  map[*instance]bool // leader dead, tree not; without cgroups
 	looks     int                // into /proc, for what is left of a run, that are under way
 	end       ending
+	over      int  // instances that have ended for good
+	leaving   bool // something is to be forgotten when it has stopped
 	began     time.Time
 	interrupt bool // one INT came
 	hup, usr1 errand

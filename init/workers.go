@@ -376,7 +376,7 @@ func (s *Supervisor) scale(w *worker, n int, reason string) *batch {
 		if in.n <= n {
 			continue
 		}
-		in.removing = true
+		in.removing, s.leaving = true, true
 		steps = append(steps, []*instance{in})
 	}
 	if len(steps) > 0 {
@@ -399,10 +399,15 @@ func (s *Supervisor) scale(w *worker, n int, reason string) *batch {
 
 // forgetRemoved drops what was removed and is stopped.
 func (s *Supervisor) forgetRemoved() {
+	if !s.leaving {
+		return
+	}
+	s.leaving = false
 	for _, a := range slices.Backward(s.apps) { // one may go
 		for _, w := range a.workers {
 			w.instances = slices.DeleteFunc(w.instances, func(in *instance) bool {
 				if !in.removing || in.life.State() != lifecycle.Stopped {
+					s.leaving = s.leaving || in.removing
 					return false
 				}
 				s.forget(in)
@@ -412,6 +417,7 @@ func (s *Supervisor) forgetRemoved() {
 		var gone []string
 		a.workers = slices.DeleteFunc(a.workers, func(w *worker) bool {
 			if !w.removing || len(w.instances) > 0 {
+				s.leaving = s.leaving || w.removing
 				return false
 			}
 			s.endLoggers(w)
@@ -427,6 +433,7 @@ func (s *Supervisor) forgetRemoved() {
 }
 
 func (s *Supervisor) forget(in *instance) {
+	s.countOver(in, false)
 	if src := in.source.Swap(nil); src != nil {
 		src.Close()
 	}

@@ -193,7 +193,7 @@ func (c *command) load(o options) (load func() (*procfile.Config, error), cfg *p
 		debug.FreeOSMemory() // the parser's trees are many times what is kept
 		return cfg, err
 	}
-	cfg, err = load()
+	cfg, err = procfile.Load(po) // shrink does it after the start
 	var errs procfile.Errors
 	switch {
 	case errors.As(err, &errs):
