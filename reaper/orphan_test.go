@@ -88,7 +88,7 @@ func TestOrphanAtRest(t *testing.T) {
 	}
 	b := newBench(t, Options{Subreaper: true})
 	for range 300 {
-		run := b.start(spec("/bin/sh", "-c", "setsid -f true"))
+		run := b.start(spec("/bin/sh", "-c", "setsid true &"))
 		b.up(run)
 		b.down(run)
 		b.next(func(e Event) bool { return e.Kind == Orphan && e.Status == 0 })

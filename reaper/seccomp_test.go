@@ -109,7 +109,7 @@ func everything(t *testing.T, noClone bool) {
 		}
 	}
 	r, w := pipe(t)
-	s = spec("/bin/sh", "-c", "setsid -f sh -c 'echo $$; exec sleep 1000'")
+	s = spec("/bin/sh", "-c", "setsid sh -c 'echo $$; exec sleep 1000' &")
 	s.Env, s.Files[1] = append(s.Env, RunVariable+"=mine"), int(w.Fd())
 	b.run(s)
 	pid := numbers(t, r, 1)[0]

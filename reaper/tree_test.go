@@ -61,7 +61,7 @@ func TestTree(t *testing.T) {
 	run := begin("mine", `echo $$
 		`+say+` & # a child
 		setsid `+say+` & # in a session of its own
-		(setsid setsid -f `+say+`) & # and orphaned
+		(setsid `+say+` &) # and orphaned
 		(env -i `+say+` &) # orphaned with nothing in its environment, in the session
 		env -i PATH=$PATH setsid `+say+` & # below the leader alone
 		`+RunVariable+`=inner setsid `+say+` & # of a supervisor below us
