@@ -1,7 +1,7 @@
 #!/bin/busybox sh
 # The first process: mounts what pazinit expects to be there, and becomes what
 # /start says. The kernel makes variables of its command line: cgroups is v2, v1,
-# hybrid or none.
+# hybrid or none, agent is the second serial line.
 export PATH=/bin
 for dir in proc sys dev run tmp; do
 	/bin/busybox mkdir -p /$dir

@@ -46,7 +46,7 @@ var host = sync.OnceValues(func() (h struct {
 	}
 	h.files["/start"] = []byte(Agent)
 	var why string
-	h.accel, why, err = Accel(Config{Kernel: h.kernels[0], Files: h.files, Cmdline: "cgroups=v2"})
+	h.accel, why, err = Accel(Config{Arch: AMD64, Kernel: h.kernels[0], Files: h.files, Cmdline: "cgroups=v2"})
 	fmt.Printf("machines use %s: %s\n", h.accel, why)
 	return h, err
 })
@@ -76,15 +76,21 @@ func boot(t *testing.T, kernel, cmdline, allowed string, files map[string]string
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := Files{}
+	c := Config{Arch: AMD64, Kernel: kernel, Files: Files{}, Cmdline: cmdline, Accel: h.accel, Limit: patience}
 	for name, data := range h.files {
-		all[name] = data
+		c.Files[name] = data
 	}
 	for name, text := range files {
-		all[name] = []byte(text)
+		c.Files[name] = []byte(text)
 	}
+	return bootAs(t, c, allowed)
+}
+
+// bootAs boots a machine of the test's own making, see [boot].
+func bootAs(t *testing.T, c Config, allowed string) *machine {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	v, err := Boot(ctx, Config{Kernel: kernel, Files: all, Cmdline: cmdline, Accel: h.accel, Limit: patience})
+	v, err := Boot(ctx, c)
 	if err != nil {
 		cancel()
 		t.Fatal(err)

@@ -1,6 +1,6 @@
 // Package qemu boots virtual machines whose first process is pazinit. The tests
 // (tag qemu) and `make vm` need QEMU, a kernel and a static busybox:
-// scripts/fetch-kernel.
+// scripts/fetch-kernel. Those for arm64 run where `scripts/fetch-kernel arm64` did.
 package qemu
 
 import (
@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,15 +25,36 @@ import (
 	"time"
 )
 
-// Program is the QEMU that is used.
-const Program = "qemu-system-x86_64"
+// An Arch is what is special to the machines of an architecture.
+type Arch struct {
+	Program      string // the QEMU
+	machine, cpu string
+	cmdline      string
+	serial       []string // QEMU's arguments for the second serial line
+	second       string   // the kernel's name of that
+}
+
+var (
+	// AMD64 is what all machines are, but for some tests'.
+	AMD64 = Arch{
+		Program: "qemu-system-x86_64", machine: "q35", cpu: "max",
+		cmdline: "console=ttyS0 no_timer_check", serial: []string{"-serial", "chardev:agent"}, second: "ttyS1",
+	}
+	// ARM64 computes pointer authentication in QEMU's own way: the architecture's takes
+	// most of the time.
+	ARM64 = Arch{
+		Program: "qemu-system-aarch64", machine: "virt", cpu: "max,pauth-impdef=on",
+		cmdline: "console=ttyAMA0", serial: []string{"-device", "pci-serial,chardev=agent"}, second: "ttyS0",
+	}
+)
 
 // Agent is a line of /start that makes [VM.Ready] and [VM.Sh] work.
-const Agent = "setsid agent </dev/ttyS1 >/dev/ttyS1 2>&1 &\n"
+const Agent = "setsid agent </dev/$agent >/dev/$agent 2>&1 &\n"
 
 // A Config is one machine.
 type Config struct {
-	Kernel  string // a bzImage
+	Arch    Arch
+	Kernel  string // a bzImage, or an Image for arm64
 	Files   Files
 	Cmdline string // added to what every machine gets
 	Accel   string // kvm or tcg, see [Accel]
@@ -44,11 +66,11 @@ type Config struct {
 func Args(c Config, initrd string) []string {
 	return []string{
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-machine", "q35,accel=" + c.Accel, "-cpu", "max", "-smp", "2", "-m", "512",
+		"-machine", c.Arch.machine + ",accel=" + c.Accel, "-cpu", c.Arch.cpu, "-smp", "2", "-m", "512",
 		"-kernel", c.Kernel, "-initrd", initrd,
 		// A slow host makes the kernel see stalls and broken timers. After a panic it reboots,
 		// which -no-reboot makes the end of QEMU.
-		"-append", "console=ttyS0 loglevel=5 panic=-1 no_timer_check nowatchdog rcupdate.rcu_cpu_stall_suppress=1 " + c.Cmdline,
+		"-append", c.Arch.cmdline + " loglevel=5 panic=-1 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 agent=" + c.Arch.second + " " + c.Cmdline,
 	}
 }
 
@@ -81,7 +103,7 @@ func Boot(ctx context.Context, c Config) (*VM, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.Limit)
 	v := &VM{ctx: ctx, ended: make(chan struct{}), agent: ours, replies: bufio.NewReader(ours), news: make(chan struct{})}
-	cmd := exec.CommandContext(ctx, Program, append(Args(c, initrd), "-serial", "stdio", "-chardev", "socket,id=agent,fd=3", "-serial", "chardev:agent")...)
+	cmd := exec.CommandContext(ctx, c.Arch.Program, slices.Concat(Args(c, initrd), []string{"-serial", "stdio", "-chardev", "socket,id=agent,fd=3"}, c.Arch.serial)...)
 	cmd.Stdout, cmd.Stderr = v, v
 	cmd.ExtraFiles = []*os.File{its}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -225,8 +247,8 @@ func (v *VM) failed(what string) error {
 // Accel finds out what machines can use. That /dev/kvm can be opened proves
 // nothing, a machine that reaches user space does. PAZINIT_ACCEL answers instead.
 func Accel(c Config) (accel, why string, err error) {
-	if out, err := exec.Command(Program, "--version").CombinedOutput(); err != nil {
-		return "", "", fmt.Errorf("run %s (scripts/fetch-kernel installs it): %w\n%s", Program, err, out)
+	if out, err := exec.Command(c.Arch.Program, "--version").CombinedOutput(); err != nil {
+		return "", "", fmt.Errorf("run %s (scripts/fetch-kernel installs it): %w\n%s", c.Arch.Program, err, out)
 	}
 	if accel := os.Getenv("PAZINIT_ACCEL"); accel != "" {
 		return accel, "PAZINIT_ACCEL says so", nil

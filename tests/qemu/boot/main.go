@@ -48,7 +48,7 @@ func boot(pazinit, folder string) error {
 	if err != nil {
 		return err
 	}
-	c := qemu.Config{Kernel: kernels[0], Files: files, Cmdline: "cgroups=v2"}
+	c := qemu.Config{Arch: qemu.AMD64, Kernel: kernels[0], Files: files, Cmdline: "cgroups=v2"}
 	files["/start"] = []byte(qemu.Agent)
 	accel, why, err := qemu.Accel(c)
 	if err != nil {
@@ -61,8 +61,8 @@ func boot(pazinit, folder string) error {
 	if err := os.WriteFile(initrd, qemu.Archive(files), 0o644); err != nil {
 		return err
 	}
-	args := append([]string{qemu.Program}, qemu.Args(c, initrd)...)
-	program, err := exec.LookPath(qemu.Program)
+	args := append([]string{c.Arch.Program}, qemu.Args(c, initrd)...)
+	program, err := exec.LookPath(c.Arch.Program)
 	if err != nil {
 		return err
 	}
