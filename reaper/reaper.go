@@ -366,22 +366,47 @@ func (r *Reaper) finish(c *child) {
 	r.emit(*c.exit)
 }
 
+// A storm of orphans is collected by the heap: one that comes so soon after
+// another lets the waiter pause before it looks again, since to be woken costs
+// more than to collect. A run's death is told that much later, in a storm only.
+const (
+	stormGap   = 200 * time.Microsecond
+	stormPause = 500 * time.Microsecond
+)
+
 // wait is the only waiter of this process.
 func (r *Reaper) wait() {
 	defer close(r.done)
 	rtSigaction(unix.SIGCHLD, &defaultAction, nil)
 	var ru unix.Rusage
+	var orphan time.Time // when the last one was collected
+	storm, paused := false, false
 	for {
-		pid, killed, err := peek()
+		flags := uintptr(0)
+		if storm {
+			flags = unix.WNOHANG
+		}
+		pid, killed, err := peek(flags)
 		if err == unix.EINTR {
 			continue
 		}
 		if err != nil { // ECHILD
+			storm = false
 			if !r.rest() {
 				return
 			}
 			continue
 		}
+		if pid == 0 { // nothing more for now
+			storm = !paused
+			if storm {
+				pause := unix.NsecToTimespec(int64(stormPause))
+				_ = unix.Nanosleep(&pause, nil)
+			}
+			paused = storm
+			continue
+		}
+		paused = false
 		at := time.Now()
 		r.mu.Lock()
 		if killed {
@@ -403,7 +428,10 @@ func (r *Reaper) wait() {
 			r.mu.Unlock()
 			continue
 		}
-		r.reaped(Event{Kind: Exited, PID: pid, Status: ws, Usage: ru, At: at})
+		if r.reaped(Event{Kind: Exited, PID: pid, Status: ws, Usage: ru, At: at}) {
+			storm = at.Sub(orphan) < stormGap
+			orphan = at
+		}
 		ended, news := r.ended, len(r.events) > 0
 		r.mu.Unlock()
 		if ended {
@@ -436,23 +464,23 @@ func collectLast() {
 }
 
 // reaped says whose process that was. Called with mu held.
-func (r *Reaper) reaped(e Event) {
+func (r *Reaper) reaped(e Event) (orphan bool) {
 	if c := r.pids[e.PID]; c != nil {
 		delete(r.pids, e.PID)
 		e.Run = c.run
 		c.exit = &e
 		r.finish(c)
-		return
+		return false
 	}
 	if r.last != nil && r.last.started() == e.PID {
 		r.ended = true
-		return
+		return false
 	}
 	for c := range r.flying {
 		if c.flight != nil && c.flight.started() == e.PID && c.exit == nil {
 			e.Run = c.run
 			c.exit = &e // parked until its spawner reports
-			return
+			return false
 		}
 	}
 	r.orphans++
@@ -460,13 +488,14 @@ func (r *Reaper) reaped(e Event) {
 		e.Kind = Orphan
 		r.emit(e)
 	}
+	return true
 }
 
-// peek waits until a child has ended and leaves it a zombie. It reports whether
-// a signal killed it.
-func peek() (pid int, killed bool, err error) {
+// peek waits until a child has ended, unless flags has WNOHANG, and leaves it a
+// zombie. It reports its pid, 0 for none, and whether a signal killed it.
+func peek(flags uintptr) (pid int, killed bool, err error) {
 	var info [128]byte // siginfo_t; on 64-bit Linux si_code is at 8, si_pid at 16
-	_, _, e := unix.Syscall6(unix.SYS_WAITID, unix.P_ALL, 0, uintptr(unsafe.Pointer(&info)), unix.WEXITED|unix.WNOWAIT, 0, 0)
+	_, _, e := unix.Syscall6(unix.SYS_WAITID, unix.P_ALL, 0, uintptr(unsafe.Pointer(&info)), unix.WEXITED|unix.WNOWAIT|flags, 0, 0)
 	if e != 0 {
 		return 0, false, e
 	}
@@ -485,7 +514,7 @@ func (r *Reaper) rest() bool {
 	defer signal.Stop(chld)
 	rtSigaction(unix.SIGCHLD, &r.actChld, nil)
 	defer rtSigaction(unix.SIGCHLD, &defaultAction, nil)
-	if _, err := peekNow(); err == nil { // came before the handler did
+	if _, _, err := peek(unix.WNOHANG); err == nil { // came before the handler did
 		return true
 	}
 	r.mu.Lock()
@@ -499,16 +528,6 @@ func (r *Reaper) rest() bool {
 	case <-chld:
 	}
 	return true
-}
-
-// peekNow is peek for a child that there is already, dead or alive.
-func peekNow() (int, error) {
-	var info [128]byte
-	_, _, e := unix.Syscall6(unix.SYS_WAITID, unix.P_ALL, 0, uintptr(unsafe.Pointer(&info)), unix.WEXITED|unix.WNOWAIT|unix.WNOHANG, 0, 0)
-	if e != 0 {
-		return 0, e
-	}
-	return 0, nil
 }
 
 func rtSigaction(sig unix.Signal, act, old *sigaction) {
