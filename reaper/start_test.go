@@ -184,7 +184,7 @@ func copyOf(t *testing.T, program string) string {
 func TestArguments(t *testing.T) {
 	b := newBench(t, Options{})
 	dir := t.TempDir()
-	s := spec("/bin/sh", "-c", `printf '%s|' "$@"; pwd; env | sort; umask; cat /proc/self/cmdline | tr '\0' '~'`, "sh", "", "a b", "ü\n", strings.Repeat("y", 100000))
+	s := spec("/bin/sh", "-c", `unset SHLVL; printf '%s|' "$@"; pwd; env | sort; umask; cat /proc/self/cmdline | tr '\0' '~'`, "sh", "", "a b", "ü\n", strings.Repeat("y", 100000))
 	s.Env = []string{"A=1", "PATH=/usr/bin:/bin", "B=x=y", "EMPTY="}
 	s.Dir, s.Umask = dir, 0o027
 	out := b.output(s)
