@@ -1,10 +1,11 @@
 # Targets; `make` alone lists them. It calls go and scripts, it holds no logic.
 COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 FLAGS  := -trimpath -ldflags "-s -w -X=runtime.godebugDefault=asyncpreemptoff=1 -X=main.commit=$(COMMIT)"
+PREFIX ?= /usr/local
 LINT   := go tool -modfile=tools/go.mod golangci-lint
 ROOT   := $(if $(filter-out 0,$(shell id -u)),sudo -E,env)
 
-.PHONY: help build shop programs run test root-test vm vm-test lint generate check bench seeds soak clean
+.PHONY: help build install shop programs run test root-test vm vm-test lint generate check bench seeds soak clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1 	/p' Makefile | expand -t 12
@@ -32,6 +33,13 @@ test: programs ## every test that needs no VM
 
 root-test: programs ## the tests as root, where what root can do must not be skipped
 	PAZINIT_TEST_MUST=root,cgroup2 go test -count=1 -exec "$(ROOT)" ./...
+
+install: build ## below PREFIX, /usr/local by default: the program, man pages, completions
+	install -D -m 755 out/pazinit $(DESTDIR)$(PREFIX)/bin/pazinit
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 cmd/pazinit/pazinit.8
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man5 procfile/pazinit-procfile.5 procfile/pazinit.yaml.5
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	out/pazinit completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/pazinit
 
 vm: build ## boots examples/vm in QEMU, with its console here
 	scripts/fetch-kernel

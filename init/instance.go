@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -118,19 +119,26 @@ func (s *Supervisor) announce(in *instance, a lifecycle.Action) {
 	case lifecycle.Running:
 		s.logf("%s is RUNNING, pid %d", in.name, in.pid)
 	case lifecycle.Backoff:
-		s.logf("%s is in BACKOFF: %s; next try in %s", in.name, a.Reason, a.Delay.Round(time.Millisecond))
+		s.logf("%s is in BACKOFF: %s; next try in %s", in.name, a.Reason, brief(a.Delay))
 	case lifecycle.Fatal:
 		next := "it is given up"
 		if a.Delay != 0 {
-			next = "next try in " + a.Delay.String()
+			next = "next try in " + brief(a.Delay)
 		}
 		s.logf("%s is FATAL: %s; %s", in.name, a.Reason, next)
 	case lifecycle.Starting:
 		if a.From != lifecycle.Stopped && a.From != lifecycle.Backoff {
 			s.logf("%s: %s", in.name, a.Reason)
 		}
-	case lifecycle.Stopped, lifecycle.Exited:
-		s.logf("%s is %s: %s", in.name, to, a.Reason)
+	case lifecycle.Exited:
+		s.logf("%s is EXITED: %s", in.name, a.Reason)
+	case lifecycle.Stopped:
+		switch {
+		case a.From == lifecycle.Stopping && in.last != nil:
+			s.logf("%s is STOPPED: %s", in.name, exitText(in.last))
+		case !s.end.began: // at the end, those that had ended before say no more
+			s.logf("%s is STOPPED: %s", in.name, a.Reason)
+		}
 	case lifecycle.Stopping:
 	}
 }
@@ -523,6 +531,18 @@ func exitCode(ws unix.WaitStatus) int {
 		return 128 + int(ws.Signal())
 	}
 	return ws.ExitStatus()
+}
+
+// brief is a delay for people: 5m, not 5m0s.
+func brief(d time.Duration) string {
+	s := d.Round(time.Millisecond).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = s[:len(s)-2]
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = s[:len(s)-2]
+	}
+	return s
 }
 
 // exitText says how a run ended.

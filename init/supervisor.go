@@ -142,6 +142,9 @@ type Supervisor struct {
 // New makes a Supervisor with the workers of opt.Config. Nothing runs before
 // Run; there can be one at a time in a process.
 func New(opt Options) (*Supervisor, error) {
+	if opt.Place == (Place{}) {
+		opt.Place = FindPlace()
+	}
 	s := &Supervisor{
 		opt: opt, cfg: opt.Config,
 		calls: make(chan func()), done: make(chan struct{}), opened: make(chan struct{}),
@@ -248,7 +251,6 @@ func (s *Supervisor) open() error {
 	}
 	s.hub = hub
 	s.began = time.Now()
-	s.logf("started, pid %d, %s%s", os.Getpid(), s.opt.Place, s.versionText())
 	if s.procs == nil {
 		r, err := reaper.New(reaper.Options{Raise: s.opt.Raise, Subreaper: true})
 		if err != nil {
@@ -273,6 +275,15 @@ func (s *Supervisor) open() error {
 		default:
 			s.tree = h
 		}
+	}
+	names := 0
+	for in := range s.visible() {
+		names = max(names, len(in.name))
+	}
+	hub.NameWidth(names)
+	s.logf("started, pid %d, %s%s", os.Getpid(), s.opt.Place, s.versionText())
+	if names == 0 {
+		s.logf("there is no worker to run")
 	}
 	s.files = newBackground()
 	if s.opt.Place.PID1 {

@@ -133,7 +133,7 @@ func who(p control.Peer, verb string) string {
 }
 
 func denied(req *control.Request, p control.Peer) error {
-	return refuse(control.ExitDenied, "uid %d may not %s this: the configuration's access does not say so", p.UID, req.AccessKey())
+	return refuse(control.ExitDenied, "uid %d may not use the verb %s here: the configuration's access does not give it", p.UID, req.AccessKey())
 }
 
 // may reports whether p may do req to w, or to the supervisor if w is nil.
@@ -464,7 +464,10 @@ func countFrom(text string, now int) (int, error) {
 		return 0, refuse(control.ExitUsage, "%q is no number of instances (4, +1, -1 or cpus)", text)
 	}
 	if text[0] == '+' || text[0] == '-' {
-		n = max(0, now+n)
+		if now+n < 0 {
+			return 0, refuse(control.ExitUsage, "%s of %d instances would be %d", text, now, now+n)
+		}
+		n += now
 	}
 	if n > maxInstances {
 		return 0, refuse(control.ExitUsage, "%d instances are more than %d", n, maxInstances)

@@ -91,10 +91,19 @@ func (h *Hub) Source(cfg Config) (*Source, error) {
 	src.open--
 	src.color = uint8(h.colors % len(colors))
 	h.colors++
-	if w := int32(len(cfg.Name)); w > h.nameWidth.Load() {
-		h.nameWidth.Store(w)
-	}
+	h.NameWidth(len(cfg.Name))
 	return src, nil
+}
+
+// NameWidth says that there will be a name of n bytes: the console's prefixes are
+// padded to the longest one.
+func (h *Hub) NameWidth(n int) {
+	for {
+		w := h.nameWidth.Load()
+		if int32(n) <= w || h.nameWidth.CompareAndSwap(w, int32(n)) {
+			return
+		}
+	}
 }
 
 func (t *Target) check(cfg Config) error {

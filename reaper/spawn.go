@@ -283,7 +283,11 @@ func startError(s *Spec, f *flight, failed int, errno error) *StartError {
 		return e
 	}
 	if dir, ok := strings.CutPrefix(step, stepDir+" "); ok {
-		return &StartError{Step: stepDir, What: dir, Err: errno}
+		e := &StartError{Step: stepDir, What: dir, Err: errno}
+		if s.User != nil && s.User.SetUID && errors.Is(errno, unix.EACCES) {
+			e.Hint = fmt.Sprintf("as user %d", s.User.UID)
+		}
+		return e
 	}
 	return &StartError{Step: step, Err: errno}
 }
