@@ -67,6 +67,7 @@ func TestOrphanStorm(t *testing.T) {
 			}
 		case Failed:
 			t.Fatalf("%+v", e.Err)
+		case Started:
 		}
 	}
 	if b.Orphans() != orphans {

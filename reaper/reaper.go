@@ -387,7 +387,7 @@ func (r *Reaper) wait() {
 			flags = unix.WNOHANG
 		}
 		pid, killed, err := peek(flags)
-		if err == unix.EINTR {
+		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil { // ECHILD

@@ -52,7 +52,7 @@ func (r *Reaper) sendEarly(c *child, sig unix.Signal, group bool) error {
 	if group {
 		err = unix.Kill(-pid, sig)
 	}
-	if err == unix.ESRCH { // not in a group of its own yet, and so alone
+	if errors.Is(err, unix.ESRCH) { // not in a group of its own yet, and so alone
 		err = unix.Kill(pid, sig)
 	}
 	if err != nil {
@@ -66,7 +66,7 @@ func (r *Reaper) sendEarly(c *child, sig unix.Signal, group bool) error {
 // would do it when it reports; a child that hangs before its exec lets it not.
 func (r *Reaper) deliver(c *child) {
 	for {
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) //nolint:forbidigo // a goroutine of its own, for as long as one clone takes
 		r.mu.Lock()
 		wait := r.runs[c.run] == c && c.pid == 0 && c.exit == nil && c.flight != nil
 		if wait && c.flight.started() != 0 {
@@ -92,7 +92,7 @@ func (r *Reaper) send(c *child, sig unix.Signal, group bool) error {
 		pid = -pid // the leader is unreaped: the number is still its own
 		if c.pidfd >= 0 && !noPidfdGroup.Load() {
 			err = unix.PidfdSendSignal(c.pidfd, sig, nil, pidfdSignalGroup)
-			if err == unix.EINVAL && sig >= 0 && sig <= 64 {
+			if errors.Is(err, unix.EINVAL) && sig >= 0 && sig <= 64 {
 				noPidfdGroup.Store(true)
 				err = unix.ENOSYS
 			}
@@ -100,7 +100,7 @@ func (r *Reaper) send(c *child, sig unix.Signal, group bool) error {
 	} else if c.pidfd >= 0 {
 		err = unix.PidfdSendSignal(c.pidfd, sig, nil, 0)
 	}
-	if err == unix.ENOSYS || err == unix.EPERM { // no such call here, or a seccomp filter says so
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) { // no such call here, or a seccomp filter says so
 		err = unix.Kill(pid, sig)
 	}
 	if errors.Is(err, unix.ESRCH) {

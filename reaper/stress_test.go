@@ -1,6 +1,7 @@
 package reaper
 
 import (
+	"errors"
 	"os/exec"
 	"runtime"
 	"runtime/debug"
@@ -51,7 +52,7 @@ func TestCollectorWhileForking(t *testing.T) {
 		for run, want := range runs {
 			e := b.of(run)
 			if want == -1 {
-				if e.Kind != Failed || e.Err.Err != unix.ENOENT {
+				if e.Kind != Failed || !errors.Is(e.Err, unix.ENOENT) {
 					t.Errorf("missing program = %+v, %v", e, e.Err)
 				}
 				continue
@@ -123,7 +124,7 @@ func TestManyCallers(t *testing.T) {
 			}
 		case Failed:
 			ended++
-			if started[e.Run] || e.Err.Err != unix.ECANCELED {
+			if started[e.Run] || !errors.Is(e.Err, unix.ECANCELED) {
 				t.Errorf("run %d: %v, want ECANCELED", e.Run, e.Err)
 			}
 		case Orphan:
