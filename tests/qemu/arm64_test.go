@@ -42,6 +42,8 @@ func arm64(t *testing.T) Config {
 	if c.Files, err = Base(filepath.Join(root, "out/vm/arm64/busybox/bin/busybox"), pazinit); err != nil {
 		t.Fatal(err)
 	}
+	c.Files["/etc/passwd"] = []byte("root:x:0:0:root:/:/bin/sh\nwww:x:33:33:www:/:/bin/sh\n")
+	c.Files["/etc/group"] = []byte("root:x:0:\nwww:x:33:\nextra:x:44:www\n")
 	return c
 }
 
@@ -53,8 +55,6 @@ func TestARM64(t *testing.T) {
 		c.Files[name] = []byte(text)
 	}
 	c.Files["/bin/helper"] = ported
-	c.Files["/etc/passwd"] = []byte("root:x:0:0:root:/:/bin/sh\nwww:x:33:33:www:/:/bin/sh\n")
-	c.Files["/etc/group"] = []byte("root:x:0:\nwww:x:33:\nextra:x:44:www\n")
 	m := bootAs(t, c, "")
 	m.starts()
 	if got := m.run("uname -m"); got != "aarch64" {
@@ -113,10 +113,11 @@ func TestARM64Reaper(t *testing.T) {
 	if c.Files["/bin/reaper.test"], err = os.ReadFile(tests); err != nil {
 		t.Fatal(err)
 	}
+	c.Files["/bin/bash"] = []byte("#!/bin/sh\nexec sh \"$@\"\n") // which ignores neither CHLD nor RTMIN+3
 	c.Files["/start"] = []byte(Agent + "while :; do sleep 3600; done\n")
 	m := bootAs(t, c, "segfault")
 	out := m.run(`echo 20000 >/proc/sys/kernel/threads-max
-mkdir /usr; ln -s /bin /usr/bin; cd /tmp
+mkdir /usr /dev/pts; ln -s /bin /usr/bin; mount -t devpts devpts /dev/pts; cd /tmp
 PAZINIT_TEST_MUST=root,seccomp,cgroup2 reaper.test -test.v -test.timeout 15m -test.skip 'TestHungFileSystem|TestCloseHung'`)
 	t.Log(out)
 	if !strings.HasSuffix(out, "PASS") {
