@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -327,6 +328,23 @@ var (
 	errGone    = errors.New("the client is gone")
 )
 
+// drain reads on, for a bounded while, what the client still writes after its
+// answer was sent: closing at once would break its writing, and it might never
+// read why.
+func (c *conn) drain() {
+	if raw, err := c.f.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_WR) })
+	}
+	if c.f.SetReadDeadline(time.Now().Add(drainTime)) == nil {
+		_, _ = io.CopyN(io.Discard, c.in, drainBytes)
+	}
+}
+
+const (
+	drainTime  = time.Second
+	drainBytes = 1 << 20
+)
+
 // serve answers one HTTP request, or JSON lines until the client ends.
 func (c *conn) serve() {
 	defer func() {
@@ -345,6 +363,7 @@ func (c *conn) serve() {
 		}
 		if first && b[0] != '{' {
 			c.serveHTTP()
+			c.drain()
 			return
 		}
 		line, err := readLine(c.in, c.s.opt.MaxRequest)
@@ -370,6 +389,7 @@ func (c *conn) serve() {
 			continue
 		}
 		out.send(&Reply{Done: true, Code: ExitUsage, Error: err.Error()})
+		c.drain()
 		return
 	}
 }
