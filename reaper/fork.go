@@ -207,7 +207,7 @@ const maxPID = 1 << 22 // PID_MAX_LIMIT, include/linux/threads.h
 var noClone3 atomic.Bool
 
 // A sigaction is the kernel's struct, as rt_sigaction(2) takes it on amd64 and
-// arm64 (arm64 has no restorer, but 24 bytes are read on both up to the mask).
+// arm64 (include/linux/signal_types.h, with sa_restorer on both).
 type sigaction struct {
 	handler, flags, restorer, mask uintptr
 }
