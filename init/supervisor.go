@@ -251,6 +251,14 @@ func (s *Supervisor) open() error {
 	}
 	s.hub = hub
 	s.began = time.Now()
+	if s.opt.Place.PID1 {
+		for in := range s.visible() {
+			if in.spec.TTY {
+				reaper.TakeTerminal(0)
+				break
+			}
+		}
+	}
 	if s.procs == nil {
 		r, err := reaper.New(reaper.Options{Raise: s.opt.Raise, Subreaper: true})
 		if err != nil {
@@ -286,14 +294,6 @@ func (s *Supervisor) open() error {
 		s.logf("there is no worker to run")
 	}
 	s.files = newBackground()
-	if s.opt.Place.PID1 {
-		for in := range s.visible() {
-			if in.spec.TTY {
-				reaper.TakeTerminal(0)
-				break
-			}
-		}
-	}
 	return nil
 }
 

@@ -85,11 +85,12 @@ type Reaper struct {
 	wake  chan struct{} // holds one: there may be children again
 	done  chan struct{} // closed when the waiter has ended
 
-	own     own
-	ignored []int
-	null    int    // /dev/null, read and write
-	std     [3]int // copies of our own 0, 1 and 2 above 2, or null
-	actChld sigaction
+	terminal bool // our session has a controlling one
+	own      own
+	ignored  []int
+	null     int    // /dev/null, read and write
+	std      [3]int // copies of our own 0, 1 and 2 above 2, or null
+	actChld  sigaction
 
 	closeHow uintptr // close_range's flags
 
@@ -137,6 +138,7 @@ func New(o Options) (*Reaper, error) {
 		r.makePlaces()
 	}
 	rtSigaction(unix.SIGCHLD, nil, &r.actChld)
+	r.terminal = hasTerminal()
 	r.own.limits()
 	if o.Raise {
 		r.own.raise()

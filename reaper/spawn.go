@@ -100,8 +100,14 @@ func (r *Reaper) flight(s *Spec) (*flight, error) {
 	case s.Terminal:
 		f.add("start a session", 0, unix.SYS_SETSID)
 		f.add("take the terminal", opOptional, unix.SYS_IOCTL, uintptr(s.Files[0]), unix.TIOCSCTTY, 0)
-	default:
+	case r.terminal:
 		f.add("start a session", 0, unix.SYS_SETSID)
+	default:
+		// A session of its own only where ours has a terminal that must not be the
+		// child's: each new one is a scheduling group of its own (sched_autogroup,
+		// kernel/sched/autogroup.c), and the child has to queue for a processor again
+		// before its exec. On a loaded machine that is milliseconds.
+		f.add("start a group", 0, unix.SYS_SETPGID, 0, 0)
 	}
 	for _, fd := range s.CgroupProcs {
 		f.add("enter cgroup", 0, unix.SYS_WRITE, uintptr(fd), f.bytes("0"), 1)

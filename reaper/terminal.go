@@ -27,11 +27,21 @@ func ReclaimTerminal(fd int) {
 	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil)
 }
 
+// hasTerminal reports whether this process has a controlling terminal.
+func hasTerminal() bool {
+	fd, err := unix.Open("/dev/tty", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	unix.Close(fd)
+	return true
+}
+
 // TakeTerminal makes fd the controlling terminal of this process, if it is a
 // terminal that no session has and this process has none. Then a child with
 // [Spec.Terminal] can stay in this session: the end of a session's leader hangs
 // its terminal up, for everybody who has it open (disassociate_ctty,
-// drivers/tty/tty_jobctrl.c).
+// drivers/tty/tty_jobctrl.c). Call it before New.
 func TakeTerminal(fd int) {
 	if _, err := unix.IoctlGetTermios(fd, unix.TCGETS); err != nil || ownsTerminal(fd) {
 		return

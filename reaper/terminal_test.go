@@ -51,7 +51,6 @@ func TestTerminal(t *testing.T) {
 		return
 	}
 	signal.Ignore(unix.SIGHUP) // the end of the terminal that is ours
-	b := newBench(t, Options{})
 	for _, ours := range []bool{false, true} {
 		_, tty := openTerminal(t)
 		if ours {
@@ -59,6 +58,7 @@ func TestTerminal(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		b := newBench(t, Options{})
 		s := spec("/bin/sleep", "1000")
 		s.Files, s.Terminal = [3]int{tty, tty, tty}, true
 		run := b.start(s)
@@ -87,5 +87,6 @@ func TestTerminal(t *testing.T) {
 				t.Errorf("foreground group after ReclaimTerminal = %d, %v, want %d", fg, err, unix.Getpgrp())
 			}
 		}
+		b.Close()
 	}
 }

@@ -15,6 +15,7 @@ import (
 // one that is touched. What runs on is mapped again by the next touch, from the
 // page cache.
 func shrink() {
+	debug.SetGCPercent(steadyGC)
 	debug.FreeOSMemory()
 	self, err := os.Readlink("/proc/self/exe")
 	if err != nil {

@@ -301,6 +301,7 @@ func settleProcess() {
 // execute is exec mode: one command, its terminal, its signals and its exit
 // status.
 func (c *command) execute(_ options, argv []string) int {
+	debug.SetGCPercent(steadyGC)
 	w := procfile.NewWorker("exec", strings.Map(nameRune, filepath.Base(argv[0])), procfile.Command{Argv: argv, Line: strings.Join(argv, " ")})
 	dir, err := os.Getwd()
 	if err != nil {

@@ -122,13 +122,13 @@ func TestTenThousandRestarts(t *testing.T) {
 			r.Until("the first restarts", func() bool { return total() >= 500 })
 			fds, threads := rest()
 			r.Do(&control.Request{Verb: "start", Names: []string{"all"}, NoWait: true})
-			r.Until("ten thousand restarts", func() bool { return total() >= 5500 })
+			r.Until("ten thousand restarts", func() bool { return total() >= 10500 })
 			fds2, threads2 := rest()
 			if fds2 > fds+2 {
-				t.Errorf("%d descriptors after 500 restarts, %d after 5500", fds, fds2)
+				t.Errorf("%d descriptors after 500 restarts, %d after 10,500", fds, fds2)
 			}
 			if threads2 > threads+5 {
-				t.Errorf("%d threads after 500 restarts, %d after 5500", threads, threads2)
+				t.Errorf("%d threads after 500 restarts, %d after 10,500", threads, threads2)
 			}
 			if n := len(r.Children()); n != 0 {
 				t.Errorf("%d children are left", n)

@@ -150,8 +150,8 @@ func TestNothingOfPazinitReachesWorkers(t *testing.T) {
 		if len(st.Blocked) != 0 || len(st.Ignored) != 0 || st.Subreaper || st.PDeathSig != 0 {
 			t.Errorf("blocked %v, ignored %v, subreaper %v, pdeathsig %d", st.Blocked, st.Ignored, st.Subreaper, st.PDeathSig)
 		}
-		if st.SID != st.PID || st.PGID != st.PID {
-			t.Errorf("pid %d, group %d, session %d, want its own", st.PID, st.PGID, st.SID)
+		if st.PGID != st.PID || st.TTY {
+			t.Errorf("pid %d, group %d, terminal %t, want a group of its own and no terminal", st.PID, st.PGID, st.TTY)
 		}
 		if st.Cwd != r.Dir || st.Umask != 0o27 {
 			t.Errorf("cwd %s, umask %o", st.Cwd, st.Umask)

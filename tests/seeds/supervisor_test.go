@@ -2,6 +2,7 @@ package seeds
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -31,10 +32,16 @@ var supervisor = []row{
 	}, func(t *testing.T, r *rig.Rig) {
 		pid := host(r, "app:web.1")
 		r.Until("the output is there", func() bool { return r.Read("out.log") == "out\nerr\n" || r.Read("out.log") == "err\nout\n" })
-		for _, key := range []string{"NSsid", "NSpgid"} { // of its own: no hang-up of the starter's reaches it
-			if got := rig.Field(pid, key); got != rig.Field(pid, "NSpid") {
-				t.Errorf("%s = %s, want %s", key, got, rig.Field(pid, "NSpid"))
-			}
+		// A group of its own and no terminal: no hang-up of the starter's reaches it.
+		if got := rig.Field(pid, "NSpgid"); got != rig.Field(pid, "NSpid") {
+			t.Errorf("NSpgid = %s, want %s", got, rig.Field(pid, "NSpid"))
+		}
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])); f[4] != "0" {
+			t.Errorf("its terminal is %s, want none", f[4])
 		}
 		seq := r.Seq()
 		r.Signal(syscall.SIGHUP)
