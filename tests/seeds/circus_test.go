@@ -368,16 +368,6 @@ func manyPipes(t *testing.T, r *rig.Rig) {
 	if n := alive(r, "count-signal"); n != 0 {
 		t.Errorf("%d processes are left", n)
 	}
-	// A start that hangs gives its place to another thread, and where the machine
-	// is very busy some look like it: then once more, from the beginning.
-	for again := 0; threads >= 20 && threads < 100 && again < 3; again++ {
-		t.Logf("%d threads", threads)
-		did(r, "shutdown")
-		r.Wait()
-		r = rig.New(t, r.Cfg)
-		did(r, "start", "all")
-		threads = r.Threads()
-	}
 	if threads >= 20 {
 		t.Errorf("%d threads, want less than 20", threads)
 	}
