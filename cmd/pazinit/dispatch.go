@@ -31,7 +31,7 @@ func (c *command) dispatch(args []string) int {
 		return c.client(args)
 	}
 	if strings.Contains(args[0], "/") || inPath(args[0]) {
-		return c.execute(options{}, args)
+		return c.execute(args)
 	}
 	return c.fail(exitUsage, "%q is neither a verb nor a program in PATH%s; pazinit -h lists the verbs, pazinit -- CMD runs a program", args[0], meantWord(args[0]))
 }
@@ -69,7 +69,7 @@ func usage() string {
 
   pazinit [FLAGS]                supervise the Procfile of this folder
   pazinit run [FLAGS] [NAME…]    supervise, only the named workers if there are any
-  pazinit [FLAGS] -- CMD ARGS…   run one command, as tini does
+  pazinit -- CMD ARGS…           run one command, as tini does
   pazinit VERB …                 ask a running supervisor
 
 Flags of run:

@@ -119,7 +119,10 @@ func (c *command) supervise(args []string, named bool) int {
 		if len(rest) == 0 {
 			return c.fail(exitUsage, "no command after --")
 		}
-		return c.execute(o, rest)
+		if o.config != "" || o.procfile != "" || o.socket != "" || o.format != "auto" || o.ifNotRunning {
+			return c.fail(exitUsage, "the flags before -- are for supervising a Procfile: one command alone takes none of them")
+		}
+		return c.execute(rest)
 	}
 	load, cfg, code := c.load(o)
 	if cfg == nil {
@@ -300,7 +303,7 @@ func settleProcess() {
 
 // execute is exec mode: one command, its terminal, its signals and its exit
 // status.
-func (c *command) execute(_ options, argv []string) int {
+func (c *command) execute(argv []string) int {
 	debug.SetGCPercent(steadyGC)
 	w := procfile.NewWorker("exec", strings.Map(nameRune, filepath.Base(argv[0])), procfile.Command{Argv: argv, Line: strings.Join(argv, " ")})
 	dir, err := os.Getwd()
