@@ -244,19 +244,14 @@ func Suggest(word string) string {
 	if len(word) > 20 {
 		return ""
 	}
-	best, least := "", 3
-	try := func(as, name string) {
-		if d := distance(word, as); d < least && d < len(as)/2+1 {
-			best, least = name, d
-		}
-	}
+	var known []string
 	for _, v := range verbs {
-		try(v.Name, v.Name)
-		for _, a := range v.Aliases {
-			try(a, v.Name)
-		}
+		known = append(append(known, v.Name), v.Aliases...)
 	}
-	return best
+	if v := Lookup(Nearest(word, known)); v != nil {
+		return v.Name
+	}
+	return ""
 }
 
 // Nearest returns the one of known that word was probably meant to be, "" if

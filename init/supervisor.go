@@ -309,14 +309,7 @@ func (s *Supervisor) close() {
 	s.files.close(time.Now().Add(time.Second))
 	s.procs.Close()
 	if s.tree != nil {
-		for _, a := range s.apps {
-			for _, w := range a.workers {
-				for _, in := range w.instances {
-					in.removeGroup()
-				}
-			}
-		}
-		_ = s.tree.Close()
+		_ = s.tree.Close() // and every group in it
 	}
 	s.logf("ended with status %d: %s", s.end.code, s.end.reason)
 	_ = s.hub.Close(time.Now().Add(2 * time.Second))
