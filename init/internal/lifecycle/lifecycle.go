@@ -57,6 +57,9 @@ type Event struct {
 	Code   int    // Ended, SpawnFailed: exit status, or 128 plus the signal
 	Left   bool   // Ended: something of the run's tree still lives
 	Reason string // who asked, or how it ended; for people
+
+	Within time.Duration // Stop: the stop signals get no more time than this; 0 is as much as the policy says
+	Kill   bool          // Stop: by SIGKILL, at once
 }
 
 // Op is one kind of effect.
@@ -155,10 +158,11 @@ type Instance struct {
 
 	executed  time.Time // of this run; zero before
 	stopBegan time.Time
-	stopWith  int  // a signal instead of the policy's, for one stop
-	step      int  // of stops(); as many as those when the tree was killed
-	ended     bool // Stopping: the run's process was reaped
-	crashed   bool // Stopping: nobody asked; what it left is being killed
+	stopWith  int     // a signal instead of the policy's, for one stop
+	step      int     // of stops(); as many as those when the tree was killed
+	squeeze   float64 // what is left of the policy's waits in this stop; 0 is all
+	ended     bool    // Stopping: the run's process was reaped
+	crashed   bool    // Stopping: nobody asked; what it left is being killed
 	code      int
 	reason    string // how the run ended
 	asked     string // who asked for the stop that is under way, or for the restart
@@ -225,7 +229,7 @@ func (in *Instance) Step(now time.Time, ev Event) []Action {
 		switch in.state {
 		case Starting, Running:
 			in.want = true
-			return in.beginStop(now, ev.Reason)
+			return in.beginStop(now, Event{Reason: ev.Reason})
 		case Stopped, Backoff, Stopping, Exited, Fatal:
 			return in.start(ev)
 		}
@@ -292,32 +296,99 @@ func (in *Instance) start(ev Event) []Action {
 
 func (in *Instance) stop(now time.Time, ev Event) []Action {
 	in.want = false
-	if in.state == Stopping {
-		in.asked = ev.Reason
-	}
 	switch in.state {
 	case Starting, Running:
-		return in.beginStop(now, ev.Reason)
+		return in.beginStop(now, ev)
 	case Backoff, Exited, Fatal:
 		return in.enter(Stopped, time.Time{}, ev.Reason)
-	case Stopped, Stopping: // already on the way
+	case Stopping:
+		in.asked = ev.Reason
+		return in.hurry(now, ev)
+	case Stopped: // it is what it should be
 	}
 	return nil
 }
 
-func (in *Instance) beginStop(now time.Time, reason string) []Action {
-	in.asked = reason
+func (in *Instance) beginStop(now time.Time, ev Event) []Action {
+	in.asked = ev.Reason
 	in.step, in.ended, in.crashed, in.warned, in.stopBegan = 0, false, false, false, now
+	in.squeeze = 0
+	if all := in.waits(0); ev.Within > 0 && all > ev.Within {
+		in.squeeze = float64(ev.Within) / float64(all)
+	}
 	var acts []Action
-	if len(in.stops()) == 0 {
+	if len(in.stops()) == 0 || ev.Kill {
 		acts = in.sweep(now)
 	} else {
 		s := in.stops()[0]
 		acts = []Action{{Op: OpSignal, Run: in.run, Signal: s.Signal, Scope: in.Policy.StopTo}}
-		in.deadline = now.Add(s.Wait)
+		in.deadline = now.Add(in.wait(0))
 	}
-	return append(acts, in.enter(Stopping, in.deadline, reason)...)
+	return append(acts, in.enter(Stopping, in.deadline, ev.Reason)...)
 }
+
+// hurry gives a stop that is under way no more time than ev has for it.
+func (in *Instance) hurry(now time.Time, ev Event) []Action {
+	if in.step >= len(in.stops()) {
+		return nil // it is being killed
+	}
+	if ev.Kill {
+		return in.sweep(now)
+	}
+	now1 := max(in.deadline.Sub(now), 0)
+	if left := now1 + in.waits(in.step+1); ev.Within > 0 && left > ev.Within {
+		f := float64(ev.Within) / float64(left)
+		if in.squeeze == 0 {
+			in.squeeze = 1
+		}
+		in.squeeze *= f
+		in.deadline = now.Add(time.Duration(f * float64(now1)))
+	}
+	return nil
+}
+
+// wait is how long the i-th of stops is given.
+func (in *Instance) wait(i int) time.Duration {
+	d := in.stops()[i].Wait
+	if in.squeeze != 0 {
+		d = time.Duration(in.squeeze * float64(d))
+	}
+	return d
+}
+
+// waits is how long those from the i-th on are given together.
+func (in *Instance) waits(i int) (d time.Duration) {
+	for ; i < len(in.stops()); i++ {
+		d += in.wait(i)
+	}
+	return d
+}
+
+// A Halt is how far the stop of an instance has come.
+type Halt struct {
+	Signal int           // the last one that was sent; SIGKILL at the end
+	Since  time.Time     // when the stop began
+	Within time.Duration // how long all signals before SIGKILL are given
+	Leader bool          // the run's process has not been reaped yet
+	Asked  bool          // somebody wanted it, rather than that it died and left processes behind
+}
+
+// Halt tells of the stop that is under way; ok is false when there is none.
+func (in *Instance) Halt() (h Halt, ok bool) {
+	if in.state != Stopping {
+		return h, false
+	}
+	h = Halt{Signal: sigkill, Since: in.stopBegan, Leader: !in.ended, Asked: !in.crashed}
+	if stops := in.stops(); in.step < len(stops) {
+		h.Signal = stops[in.step].Signal
+		h.Within = in.deadline.Sub(in.stopBegan) + in.waits(in.step+1)
+	} else if !in.crashed {
+		h.Within = in.waits(0)
+	}
+	return h, true
+}
+
+const sigkill = 9
 
 // sweep kills the tree and arms the deadline that looks whether it worked.
 func (in *Instance) sweep(now time.Time) []Action {
@@ -354,7 +425,7 @@ func (in *Instance) due(now time.Time) []Action {
 		if in.step+1 < len(in.stops()) {
 			in.step++
 			s := in.stops()[in.step]
-			in.deadline = now.Add(s.Wait)
+			in.deadline = now.Add(in.wait(in.step))
 			return []Action{{Op: OpSignal, Run: in.run, Signal: s.Signal, Scope: in.Policy.StopTo}}
 		}
 		if in.step < len(in.stops()) {
@@ -395,7 +466,7 @@ func (in *Instance) decide(now time.Time, ran bool) []Action {
 	var acts []Action
 	asked := in.state == Stopping && !in.crashed
 	if asked {
-		took, limit := now.Sub(in.stopBegan), in.Policy.StopTime()
+		took, limit := now.Sub(in.stopBegan), in.waits(0)
 		if limit > 0 && took > limit*4/5 {
 			acts = append(acts, Action{Op: OpNote, Run: in.run, Note: "stop_slow", Reason: "the stop took " + took.Round(time.Millisecond).String() + " of " + limit.String()})
 		}

@@ -39,7 +39,7 @@ func TestNames(t *testing.T) {
 //
 //	policy KEY=VALUE…    at the top: sets the policy
 //	after 10s            moves the clock and sends a deadline event
-//	start|stop|restart|spawned|spawn-failed|ended|gone [run=N] [code=N] [left] [reason…]
+//	start|stop|restart|spawned|spawn-failed|ended|gone [run=N] [code=N] [left] [kill] [within=2s]
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -114,7 +114,7 @@ func replay(t *testing.T, script []byte) []byte {
 		}
 		for _, a := range f[1:] {
 			key, val, _ := strings.Cut(a, "=")
-			n, _ := strconv.Atoi(val)
+			n, err := strconv.Atoi(val)
 			switch key {
 			case "run":
 				ev.Run = uint64(n)
@@ -122,6 +122,12 @@ func replay(t *testing.T, script []byte) []byte {
 				ev.Code = n
 			case "left":
 				ev.Left = true
+			case "kill":
+				ev.Kill = true
+			case "within":
+				if ev.Within, err = time.ParseDuration(val); err != nil {
+					t.Fatal(err)
+				}
 			default:
 				t.Fatalf("%q: %q is not known", line, a)
 			}
