@@ -114,7 +114,7 @@ func replay(t *testing.T, script []byte) []byte {
 		}
 		for _, a := range f[1:] {
 			key, val, _ := strings.Cut(a, "=")
-			n, err := strconv.Atoi(val)
+			n, _ := strconv.Atoi(val)
 			switch key {
 			case "run":
 				ev.Run = uint64(n)
@@ -125,9 +125,11 @@ func replay(t *testing.T, script []byte) []byte {
 			case "kill":
 				ev.Kill = true
 			case "within":
-				if ev.Within, err = time.ParseDuration(val); err != nil {
+				within, err := time.ParseDuration(val)
+				if err != nil {
 					t.Fatal(err)
 				}
+				ev.Within = within
 			default:
 				t.Fatalf("%q: %q is not known", line, a)
 			}
