@@ -131,7 +131,7 @@ func TestSchema(t *testing.T) {
 		checkSchema(t, text, true)
 	}
 	for _, text := range []string{
-		"log_pth: x", "log_path: [x]", "output_ring: 100", "output_ring: 10M", "console_full: drip", "shutdown_timeout: 10",
+		"log_pth: x", "log_path: [x]", "output_ring: 100", "output_ring: 10M", "console_full: drip", "shutdown_timeout: 10", "on_end: sleep",
 		"cgroups: {fs_rot: x}", "access: {stauts: [user:x]}", "access: {status: [x]}", "socket_mode: '888'", "socket_mode: 999",
 		"applications: {a/b: {}}", "applications: {a: {num_instances: 2}}", "applications: {a: {port_base: 70000}}",
 		"applications: {a: {env: {A-B: c}}}", "applications: {a: {env: {A: [b]}}}", "applications: {a: {env: [A]}}",

@@ -116,12 +116,15 @@ var table = []Key{
 	{Name: "console_full", At: AtTop, Type: TypeWord, Values: []string{"block", "drop"}, Default: "`block`",
 		Doc:  "When pazinit's own output is stuck: let the writing workers wait, or drop and count lines.",
 		read: func(l *loader, n *node) { set(&l.cfg.ConsoleFull)(l.word(n, "block", "drop")) }},
-	{Name: "shutdown_timeout", At: AtTop, Type: TypeDuration, Min: 1, Default: "the longest stop time along the order",
-		Doc:  "How long stopping everything may take as a whole.",
+	{Name: "shutdown_timeout", At: AtTop, Type: TypeDuration, Min: 1, Default: "each worker has its own `stop_timeout`",
+		Doc:  "How long the end of everything may take as a whole: a little less than what pazinit itself is given, `9s` for `docker stop -t 10`, `28s` for a pod's `terminationGracePeriodSeconds: 30`. It is divided along the stop order; at its end pazinit kills what is left.",
 		read: func(l *loader, n *node) { set(&l.cfg.ShutdownTimeout)(l.duration(n, time.Millisecond)) }},
 	{Name: "end_when", At: AtTop, Type: TypeWord, Values: []string{"any", "all"}, Default: "`any`",
 		Doc:  "Which of the `essential` workers must have ended for good to end pazinit.",
 		read: func(l *loader, n *node) { set(&l.cfg.EndWhen)(l.word(n, "any", "all")) }},
+	{Name: "on_end", At: AtTop, Type: TypeWord, Values: endWords, Default: "`exit`; as the first process of a machine `poweroff`",
+		Doc:  "What PID 1 does when everything has ended: `exit`, switch the machine off, start it again or halt it (in a container: end it so that whoever started it sees that), or open a shell on the console first, if there are both.",
+		read: func(l *loader, n *node) { set(&l.cfg.OnEnd)(l.word(n, endWords...)) }},
 	{Name: "access", At: AtTop | both, Type: TypeVerbs, Default: "root and pazinit's own user",
 		Doc:  "Who else may use a verb. `clear` and `maintail` stand for emptying logs and for pazinit's own log. An application or a worker adds to what stands above it, for its own instances.",
 		read: (*loader).readAccess},
@@ -291,6 +294,8 @@ var table = []Key{
 		Doc:  "Who gets the stop signals: the instance's first process, its process group, or all its processes. The last KILL goes to all.",
 		read: func(l *loader, n *node) { set(&l.w.StopTo)(l.word(n, "leader", "group", "tree")) }},
 }
+
+var endWords = []string{"exit", "poweroff", "reboot", "halt", "shell"}
 
 var outputWords = []string{"capture", "inherit", "null"}
 

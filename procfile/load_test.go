@@ -98,7 +98,7 @@ myworker: sleep 1h  `)
 	if !reflect.DeepEqual(c.Cgroups, cg) {
 		t.Errorf("Cgroups = %+v, want %+v", c.Cgroups, cg)
 	}
-	if c.OutputRing != 64<<10 || c.ConsoleFull != "block" || c.EndWhen != "any" || c.LogPath != "" {
+	if c.OutputRing != 64<<10 || c.ConsoleFull != "block" || c.EndWhen != "any" || c.OnEnd != "" || c.LogPath != "" {
 		t.Errorf("Config = %+v, want the defaults", c)
 	}
 }
@@ -115,6 +115,7 @@ output_ring: 128KiB
 console_full: drop
 shutdown_timeout: 1m
 end_when: all
+on_end: reboot
 access: {status: ["user:nobody", "group:www"], restart: "group:4"}
 cgroups: {hierarchy_root: a/b, subsystems: memory, fs_root: /cg}
 include: more.yaml
@@ -198,7 +199,7 @@ func TestEveryKey(t *testing.T) {
 	want := Config{
 		LogPath: in("log/own"), SocketPath: in("run/p.sock"), SocketMode: 0o660,
 		SocketOwner: &User{Name: "deploy", UID: 1000, GID: 33, Groups: []uint32{4}, Home: "/home/deploy", Login: "deploy", Shell: "/bin/zsh", UIDSet: true, GIDSet: true},
-		PIDFile:     in("run/p.pid"), OutputRing: 128 << 10, ConsoleFull: "drop", ShutdownTimeout: time.Minute, EndWhen: "all",
+		PIDFile:     in("run/p.pid"), OutputRing: 128 << 10, ConsoleFull: "drop", ShutdownTimeout: time.Minute, EndWhen: "all", OnEnd: "reboot",
 		Access: Access{
 			"status":  {{ID: 65534, Name: "user:nobody"}, {Group: true, ID: 33, Name: "group:www"}},
 			"restart": {{Group: true, ID: 4, Name: "group:4"}},

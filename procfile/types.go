@@ -37,8 +37,9 @@ type Config struct {
 	PIDFile         string        // of pazinit itself; "" for none
 	ConsoleFull     string        // block or drop
 	OutputRing      int64         // bytes kept of each instance's output
-	ShutdownTimeout time.Duration // 0: the longest stop time along the order
+	ShutdownTimeout time.Duration // of everything together; 0: each worker has its own
 	EndWhen         string        // any or all: which essential workers' end is the supervisor's
+	OnEnd           string        // exit, poweroff, reboot, halt or shell; "": as fits the place
 	Access          Access
 	Cgroups         Cgroups
 
