@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 LINT   := go tool -modfile=tools/go.mod golangci-lint
 ROOT   := $(if $(filter-out 0,$(shell id -u)),sudo -E,env)
 
-.PHONY: help build install shop programs run test root-test vm vm-test lint generate check bench seeds soak clean
+.PHONY: help build install image shop programs run test root-test vm vm-test lint generate check bench seeds soak clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1 	/p' Makefile | expand -t 12
@@ -39,6 +39,9 @@ install: build ## below PREFIX, /usr/local by default: the program, man pages, c
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man5 procfile/pazinit-procfile.5 procfile/pazinit.yaml.5
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	out/pazinit completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/pazinit
+
+image: build ## out/pazinit.oci.tar: a container image of both, with pazinit alone
+	cd tools/containers && go run ./image -o ../../out/pazinit.oci.tar ../../out/pazinit ../../out/pazinit-arm64
 
 vm: build ## boots examples/vm in QEMU, with its console here
 	scripts/fetch-kernel
