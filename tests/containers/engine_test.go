@@ -1,0 +1,315 @@
+package containers
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pazinit/pazinit/tests/bundle"
+	"github.com/pazinit/pazinit/tests/rig"
+)
+
+// An engine is a way to run a container in the foreground.
+type engine struct {
+	name string
+	run  func(c *container, p bundle.Place, s bundle.Spec) []string // what follows c.cli
+	stop func(c *container) []string                                // asks it to end
+	rm   func(c *container) []string                                // whatever its state
+}
+
+// A container was started. Its methods fail the test when what they wait for does
+// not come.
+type container struct {
+	t    *testing.T
+	id   string
+	dir  string // for everybody to look into
+	cli  []string
+	cmd  *exec.Cmd
+	e    engine
+	keys *os.File // the terminal's side of the keyboard
+
+	ended chan struct{}
+	mu    sync.Mutex
+	news  chan struct{} // closed and renewed whenever out grows
+	out   strings.Builder
+}
+
+// colors and what else a terminal is sent.
+var colors = regexp.MustCompile("\x1b\\[[0-9;?]*[a-zA-Z]|\r")
+
+var count atomic.Int64
+
+// start runs a container at a place, from s.
+func (e engine) start(t *testing.T, p bundle.Place, s bundle.Spec) *container {
+	t.Helper()
+	c := &container{
+		t: t, e: e, id: fmt.Sprintf("pazinit-test-%d-%d", os.Getpid(), count.Add(1)),
+		dir: t.TempDir(), ended: make(chan struct{}), news: make(chan struct{}),
+	}
+	// TempDir's own parent is not for everybody.
+	c.must(errors.Join(os.Chmod(c.dir, 0o755), os.Chmod(filepath.Dir(c.dir), 0o755)))
+	s.Env = append([]string{c.marker()}, s.Env...)
+	if p.ByUser {
+		state := filepath.Join(c.dir, "state")
+		c.must(errors.Join(os.Mkdir(state, 0o700), os.Chown(state, user, user)))
+		c.cli = []string{"setpriv", "--reuid", strconv.Itoa(user), "--regid", strconv.Itoa(user), "--clear-groups", "env", "XDG_RUNTIME_DIR=" + state}
+	}
+	args := e.run(c, p, s)
+	argv := append(append([]string{}, c.cli...), args...)
+	if p.NoStdin {
+		argv = append([]string{"sh", "-c", `exec "$0" "$@" <&-`}, argv...)
+	}
+	c.cmd = exec.Command(argv[0], argv[1:]...)
+	c.cmd.Stdout, c.cmd.Stderr = c, c
+	if s.Terminal {
+		c.terminal()
+	}
+	c.cmd.WaitDelay = rig.Patience
+	c.must(c.cmd.Start())
+	go func() {
+		_ = c.cmd.Wait()
+		close(c.ended)
+	}()
+	t.Cleanup(c.remove)
+	return c
+}
+
+func (c *container) marker() string { return "PAZINIT_TEST_CONTAINER=" + c.id }
+
+func (c *container) must(err error) {
+	c.t.Helper()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// remove deletes the container, and then nothing of it may be left.
+func (c *container) remove() {
+	ran := c.ran()
+	if out, err := c.engine(c.e.rm(c)...); err != nil && !ran {
+		c.t.Errorf("delete the container: %v: %s", err, out)
+	}
+	if !ran {
+		_ = c.cmd.Process.Kill()
+		<-c.ended
+	}
+	if c.t.Failed() {
+		out, _ := c.output()
+		c.t.Logf("the container's output:\n%s", out)
+	}
+}
+
+func (c *container) ran() bool {
+	select {
+	case <-c.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// terminal gives the container a new one.
+func (c *container) terminal() {
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	c.must(err)
+	c.must(unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0))
+	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	c.must(err)
+	slave, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	c.must(err)
+	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = slave, slave, slave
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	c.keys = master
+	read := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(c, master) // ends with EIO
+		close(read)
+	}()
+	c.t.Cleanup(func() {
+		slave.Close()
+		<-read
+		master.Close()
+	})
+}
+
+// Write takes the output.
+func (c *container) Write(b []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.out.Write(b)
+	close(c.news)
+	c.news = make(chan struct{})
+	return len(b), nil
+}
+
+// output is what the container has printed, without colors, and a channel that is
+// closed when there is more.
+func (c *container) output() (string, <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return colors.ReplaceAllString(c.out.String(), ""), c.news
+}
+
+// until waits for a text in the output, n times.
+func (c *container) until(text string, n int) {
+	c.t.Helper()
+	limit := time.NewTimer(rig.Patience)
+	defer limit.Stop()
+	for ended := false; ; {
+		out, news := c.output()
+		got := strings.Count(out, text)
+		if got >= n {
+			return
+		}
+		if ended {
+			c.t.Fatalf("the container has ended and printed %q %d times, want %d", text, got, n)
+		}
+		select {
+		case <-news:
+		case <-c.ended:
+			ended = true
+		case <-limit.C:
+			c.t.Fatalf("%q was printed %d times within %v, want %d", text, got, rig.Patience, n)
+		}
+	}
+}
+
+// want waits for the container's end and compares its status.
+func (c *container) want(code int) {
+	c.t.Helper()
+	select {
+	case <-c.ended:
+	case <-time.After(rig.Patience):
+		c.t.Fatalf("the container has not ended within %v", rig.Patience)
+	}
+	if got := c.cmd.ProcessState.ExitCode(); got != code {
+		c.t.Errorf("exit status = %d, want %d", got, code)
+	}
+	if left := c.processes(); len(left) != 0 {
+		c.t.Errorf("processes %v of the container live, want none", left)
+	}
+}
+
+// engine runs a command of the engine.
+func (c *container) engine(args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), rig.Patience)
+	defer cancel()
+	argv := append(append([]string{}, c.cli...), args...)
+	out, err := exec.CommandContext(ctx, argv[0], argv[1:]...).CombinedOutput()
+	return string(out), err
+}
+
+// stop asks the container to end, as the engine's user does.
+func (c *container) stop() {
+	c.t.Helper()
+	if out, err := c.engine(c.e.stop(c)...); err != nil {
+		c.t.Fatalf("stop: %v: %s", err, out)
+	}
+}
+
+// processes are those that were started in the container, by their numbers here.
+func (c *container) processes() (pids []int) {
+	entries, err := os.ReadDir("/proc")
+	c.must(err)
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue
+		}
+		env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+		for kv := range bytes.SplitSeq(env, []byte{0}) {
+			if string(kv) == c.marker() {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
+}
+
+// kill ends the one process with this command line by SIGKILL, from outside.
+func (c *container) kill(command string) {
+	c.t.Helper()
+	var found []int
+	for _, pid := range c.processes() {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if strings.ReplaceAll(strings.TrimSuffix(string(b), "\x00"), "\x00", " ") == command {
+			found = append(found, pid)
+		}
+	}
+	if len(found) != 1 {
+		c.t.Fatalf("processes that are %q = %v, want one", command, found)
+	}
+	c.must(syscall.Kill(found[0], syscall.SIGKILL))
+}
+
+// runc runs bundles.
+var runc = engine{
+	name: "runc",
+	run: func(c *container, p bundle.Place, s bundle.Spec) []string {
+		c.must(bundle.Write(c.dir, s))
+		c.cli = append(c.cli, "runc")
+		if p.ByUser {
+			c.cli = append(c.cli, "--root", filepath.Join(c.dir, "state"))
+		}
+		return []string{"run", "--bundle", c.dir, c.id}
+	},
+	stop: func(c *container) []string { return []string{"kill", c.id, "TERM"} },
+	rm:   func(c *container) []string { return []string{"delete", "--force", c.id} },
+}
+
+// podman runs images. Those that it has are made from Spec.Files, one each.
+func podman(store, image string) engine {
+	return engine{
+		name: "podman",
+		run: func(c *container, p bundle.Place, s bundle.Spec) []string {
+			flags, err := s.Podman()
+			c.must(err)
+			// What differs from the image is mounted: making one takes longer.
+			for name, file := range s.Files {
+				from := file.From
+				switch {
+				case file.Link != "":
+					continue
+				case from == "":
+					from = filepath.Join(c.dir, strings.ReplaceAll(name, "/", "_"))
+					mode := file.Mode
+					if mode == 0 {
+						mode = 0o644
+					}
+					c.must(os.WriteFile(from, []byte(file.Text), mode))
+				}
+				flags = append(flags, "--volume="+from+":"+name+":ro")
+			}
+			if s.Terminal {
+				flags = append(flags, "--interactive")
+			}
+			c.cli = podmanCLI(store)
+			args := append([]string{"run", "--name", c.id, "--log-driver=none"}, flags...)
+			return append(append(args, image), s.Argv()...)
+		},
+		stop: func(c *container) []string { return []string{"stop", "--time", "600", c.id} },
+		rm:   func(c *container) []string { return []string{"rm", "--force", "--time", "0", "--ignore", c.id} },
+	}
+}
+
+func podmanCLI(store string) []string {
+	return []string{
+		"podman", "--root", filepath.Join(store, "root"), "--runroot", filepath.Join(store, "run"), "--tmpdir", filepath.Join(store, "tmp"),
+		"--cgroup-manager=cgroupfs", "--events-backend=none", "--runtime=runc",
+	}
+}

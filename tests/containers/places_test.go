@@ -1,0 +1,204 @@
+// Package containers runs the built program in real containers, by runc and by
+// podman, at every place of the table in tests/bundle.
+package containers
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/pazinit/pazinit/tests/bundle"
+	"github.com/pazinit/pazinit/tests/rig"
+)
+
+func TestMain(m *testing.M) { rig.Main(m) }
+
+// user is an ordinary one of this machine.
+const user = 1000
+
+// A root is what a container's file system begins with.
+type root struct {
+	name  string
+	files func() map[string]bundle.File
+	web   string // the command line of a worker that prints and stays
+	image string
+}
+
+func roots(t *testing.T) []root {
+	busybox := program(t, "busybox")
+	return []root{
+		{
+			name:  "scratch",
+			files: func() map[string]bundle.File { return bundle.Scratch(rig.Binary, rig.Helper) },
+			web:   "helper print-status hold",
+		},
+		{
+			name:  "busybox",
+			files: func() map[string]bundle.File { return bundle.Busybox(rig.Binary, rig.Helper, busybox) },
+			web:   `for word in a shell; do echo "from $word"; done; exec helper print-status hold`,
+		},
+	}
+}
+
+// program finds one that the tests need.
+func program(t *testing.T, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	rig.Need(t, "containers", err)
+	return path
+}
+
+// images makes podman's, in a store of their own, and sets root.image.
+func images(t *testing.T, roots []root) (store string) {
+	t.Helper()
+	store, err := os.MkdirTemp("", "pz") // the way to a socket below it is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	cli := podmanCLI(store)
+	t.Cleanup(func() {
+		out, err := exec.Command(cli[0], append(cli[1:], "system", "reset", "--force")...).CombinedOutput()
+		if err == nil {
+			err = os.RemoveAll(store)
+		}
+		if err != nil {
+			t.Errorf("remove podman's store: %v: %s", err, out)
+		}
+	})
+	for i := range roots {
+		r := &roots[i]
+		r.image = "pazinit-test:" + r.name
+		dir := filepath.Join(store, r.name)
+		tar := filepath.Join(store, r.name+".tar")
+		if err := bundle.WriteRoot(dir, r.files(), 0); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command("tar", "-C", dir, "-cf", tar, ".").CombinedOutput(); err != nil {
+			t.Fatalf("tar: %v: %s", err, out)
+		}
+		if out, err := exec.Command(cli[0], append(cli[1:], "import", tar, r.image)...).CombinedOutput(); err != nil {
+			t.Fatalf("podman import: %v: %s", err, out)
+		}
+	}
+	return store
+}
+
+// each runs a test at all places, with both engines and roots.
+func each(t *testing.T, test func(*testing.T, engine, root, bundle.Place)) {
+	rig.NeedRoot(t)
+	tini := program(t, "tini-static")
+	program(t, "runc")
+	program(t, "podman")
+	roots := roots(t)
+	store := images(t, roots)
+	for _, r := range roots {
+		for _, e := range []engine{runc, podman(store, r.image)} {
+			for _, p := range bundle.Places(tini) {
+				t.Run(e.name+"/"+r.name+"/"+p.Name, func(t *testing.T) {
+					if e.name == "podman" && !podmanHas(p) {
+						return
+					}
+					t.Parallel()
+					test(t, e, r, p)
+				})
+			}
+		}
+	}
+}
+
+// spec is the container at a place: the image's files, and more.
+func spec(e engine, r root, p bundle.Place, files map[string]bundle.File, args ...string) bundle.Spec {
+	s := bundle.Spec{Args: args, Files: map[string]bundle.File{}}
+	if e.name == "runc" {
+		s.Files = r.files()
+	}
+	for name, file := range files {
+		s.Files[name] = file
+	}
+	p.Set(&s)
+	return s
+}
+
+func podmanHas(p bundle.Place) bool {
+	s := bundle.Spec{Files: map[string]bundle.File{}}
+	p.Set(&s)
+	_, err := s.Podman()
+	return err == nil && !p.ByUser
+}
+
+// The settings of an application whose stop would take ten minutes if it were not
+// over with its last process.
+const settings = `
+    stop_timeout: 10m
+    backoff: {base: 10m, max: 10m}
+`
+
+func config(procfile, settings string) map[string]bundle.File {
+	return map[string]bundle.File{
+		"/Procfile":                 {Text: procfile},
+		"/etc/pazinit/pazinit.yaml": {Text: "applications:\n  app:\n    procfile: /Procfile\n" + strings.TrimLeft(settings, "\n")},
+	}
+}
+
+func TestPlaces(t *testing.T) {
+	each(t, func(t *testing.T, e engine, r root, p bundle.Place) {
+		supervise(t, e, r, p)
+		command(t, e, r, p)
+	})
+}
+
+// supervise: workers start, crash and come back, and the container ends with the
+// last one of them.
+func supervise(t *testing.T, e engine, r root, p bundle.Place) {
+	s := spec(e, r, p, config("web: "+r.web+"\njob: helper crash-after 1\nslow: helper on-signal TERM 0 100\n", settings), "pazinit")
+	c := e.start(t, p, s)
+	c.until("| ready", 3) // slow once, job twice
+	c.until(`| {"pid":`, 1)
+	c.until(place(s), 1)
+	if r.name == "busybox" {
+		c.until("| from shell", 1)
+	}
+	c.kill("helper print-status hold")
+	c.until("web.1: killed by SIGKILL; restarted at once", 1)
+	c.until(`| {"pid":`, 2)
+	c.stop()
+	c.want(0)
+	c.until("slow.1 is STOPPED: exited with status 0", 1)
+
+	for _, end := range []struct {
+		worker string
+		code   int
+	}{{"helper exit 3", 3}, {"helper kill-self SEGV", 139}, {"/none", 127}, {"/etc/pazinit/pazinit.yaml", 126}} {
+		files := config("web: helper sleep\njob: "+end.worker+"\n", "    retry_after: off\n    workers: {job: {essential: true, restart: never}}\n")
+		e.start(t, p, spec(e, r, p, files, "pazinit")).want(end.code)
+	}
+}
+
+// place is what pazinit says of where it is.
+func place(s bundle.Spec) string {
+	switch {
+	case s.HostPID:
+		return "in the foreground of the host"
+	case s.Parent != nil:
+		return "within a container, below another init"
+	}
+	return "PID 1 of a container"
+}
+
+// command: one command, with its exit status and the signals for it.
+func command(t *testing.T, e engine, r root, p bundle.Place) {
+	for _, end := range []struct {
+		command string
+		code    int
+	}{{"helper exit 7", 7}, {"helper kill-self KILL", 137}, {"/none", 127}, {"/etc/none", 126}} {
+		files := map[string]bundle.File{"/etc/none": {Text: "not executable"}}
+		args := append([]string{"pazinit", "--"}, strings.Fields(end.command)...)
+		e.start(t, p, spec(e, r, p, files, args...)).want(end.code)
+	}
+	c := e.start(t, p, spec(e, r, p, nil, "pazinit", "--", "helper", "on-signal", "TERM", "5", "0"))
+	c.until("ready", 1)
+	c.stop()
+	c.want(5)
+}
