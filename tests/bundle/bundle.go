@@ -57,7 +57,8 @@ type Spec struct {
 	NoNewPrivs,
 	ReadOnly,
 	HostPID,
-	Terminal bool
+	Terminal,
+	Interactive bool // the engine's standard input is the container's; for runc it always is
 	Noexec  []string  // tmpfs, for everybody to write, where nothing can be executed
 	Users   []UserMap // a user namespace, of uids and gids alike; nil: none
 	Cgroups Cgroups
@@ -331,6 +332,9 @@ func (s Spec) Podman() ([]string, error) {
 	}
 	if s.Terminal {
 		add("--tty")
+	}
+	if s.Terminal || s.Interactive {
+		add("--interactive")
 	}
 	for _, at := range s.Noexec {
 		add("--tmpfs=%s:rw,noexec,nosuid,nodev,mode=1777", at)

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -32,21 +33,26 @@ type engine struct {
 	rm   func(c *container) []string                                // whatever its state
 }
 
-// A container was started. Its methods fail the test when what they wait for does
-// not come.
+// A process was started here. Its methods fail the test when what they wait for
+// does not come.
+type process struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	ended chan struct{}
+
+	mu   sync.Mutex
+	news chan struct{} // closed and renewed whenever out grows
+	out  strings.Builder
+}
+
+// A container is the engine's process that holds one.
 type container struct {
-	t    *testing.T
+	*process
+	e    engine
 	id   string
 	dir  string // for everybody to look into
 	cli  []string
-	cmd  *exec.Cmd
-	e    engine
-	keys *os.File // the terminal's side of the keyboard
-
-	ended chan struct{}
-	mu    sync.Mutex
-	news  chan struct{} // closed and renewed whenever out grows
-	out   strings.Builder
+	keys io.WriteCloser // what is typed, or its standard input
 }
 
 // colors and what else a terminal is sent.
@@ -57,10 +63,7 @@ var count atomic.Int64
 // start runs a container at a place, from s.
 func (e engine) start(t *testing.T, p bundle.Place, s bundle.Spec) *container {
 	t.Helper()
-	c := &container{
-		t: t, e: e, id: fmt.Sprintf("pazinit-test-%d-%d", os.Getpid(), count.Add(1)),
-		dir: t.TempDir(), ended: make(chan struct{}), news: make(chan struct{}),
-	}
+	c := &container{process: newProcess(t), e: e, dir: t.TempDir(), id: fmt.Sprintf("pazinit-test-%d-%d", os.Getpid(), count.Add(1))}
 	// TempDir's own parent is not for everybody.
 	c.must(errors.Join(os.Chmod(c.dir, 0o755), os.Chmod(filepath.Dir(c.dir), 0o755)))
 	s.Env = append([]string{c.marker()}, s.Env...)
@@ -70,31 +73,59 @@ func (e engine) start(t *testing.T, p bundle.Place, s bundle.Spec) *container {
 		c.cli = []string{"setpriv", "--reuid", strconv.Itoa(user), "--regid", strconv.Itoa(user), "--clear-groups", "env", "XDG_RUNTIME_DIR=" + state}
 	}
 	args := e.run(c, p, s)
-	argv := append(append([]string{}, c.cli...), args...)
+	argv := slices.Concat(c.cli, args)
 	if p.NoStdin {
 		argv = append([]string{"sh", "-c", `exec "$0" "$@" <&-`}, argv...)
 	}
 	c.cmd = exec.Command(argv[0], argv[1:]...)
-	c.cmd.Stdout, c.cmd.Stderr = c, c
-	if s.Terminal {
+	switch {
+	case s.Terminal:
 		c.terminal()
+	case s.Interactive:
+		in, out, err := os.Pipe()
+		c.must(err)
+		defer in.Close()
+		c.cmd.Stdin, c.keys = in, out
+		t.Cleanup(func() { out.Close() })
 	}
-	c.cmd.WaitDelay = rig.Patience
-	c.must(c.cmd.Start())
-	go func() {
-		_ = c.cmd.Wait()
-		close(c.ended)
-	}()
+	c.start()
 	t.Cleanup(c.remove)
 	return c
 }
 
+func newProcess(t *testing.T) *process {
+	return &process{t: t, ended: make(chan struct{}), news: make(chan struct{})}
+}
+
+func (p *process) start() {
+	p.t.Helper()
+	if p.cmd.Stdout == nil {
+		p.cmd.Stdout, p.cmd.Stderr = p, p
+	}
+	p.cmd.WaitDelay = rig.Patience
+	p.must(p.cmd.Start())
+	go func() {
+		_ = p.cmd.Wait()
+		close(p.ended)
+	}()
+}
+
+// exec lets a command enter the container.
+func (c *container) exec(args ...string) *process {
+	c.t.Helper()
+	p := newProcess(c.t)
+	argv := slices.Concat(c.cli, []string{"exec", c.id}, args)
+	p.cmd = exec.Command(argv[0], argv[1:]...)
+	p.start()
+	return p
+}
+
 func (c *container) marker() string { return "PAZINIT_TEST_CONTAINER=" + c.id }
 
-func (c *container) must(err error) {
-	c.t.Helper()
+func (p *process) must(err error) {
+	p.t.Helper()
 	if err != nil {
-		c.t.Fatal(err)
+		p.t.Fatal(err)
 	}
 }
 
@@ -114,9 +145,9 @@ func (c *container) remove() {
 	}
 }
 
-func (c *container) ran() bool {
+func (p *process) ran() bool {
 	select {
-	case <-c.ended:
+	case <-p.ended:
 		return true
 	default:
 		return false
@@ -148,58 +179,65 @@ func (c *container) terminal() {
 }
 
 // Write takes the output.
-func (c *container) Write(b []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.out.Write(b)
-	close(c.news)
-	c.news = make(chan struct{})
+func (p *process) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.out.Write(b)
+	close(p.news)
+	p.news = make(chan struct{})
 	return len(b), nil
 }
 
 // output is what the container has printed, without colors, and a channel that is
 // closed when there is more.
-func (c *container) output() (string, <-chan struct{}) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return colors.ReplaceAllString(c.out.String(), ""), c.news
+func (p *process) output() (string, <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return colors.ReplaceAllString(p.out.String(), ""), p.news
 }
 
 // until waits for a text in the output, n times.
-func (c *container) until(text string, n int) {
-	c.t.Helper()
+func (p *process) until(text string, n int) {
+	p.t.Helper()
 	limit := time.NewTimer(rig.Patience)
 	defer limit.Stop()
 	for ended := false; ; {
-		out, news := c.output()
+		out, news := p.output()
 		got := strings.Count(out, text)
 		if got >= n {
 			return
 		}
 		if ended {
-			c.t.Fatalf("the container has ended and printed %q %d times, want %d", text, got, n)
+			p.t.Fatalf("it has ended and printed %q %d times, want %d", text, got, n)
 		}
 		select {
 		case <-news:
-		case <-c.ended:
+		case <-p.ended:
 			ended = true
 		case <-limit.C:
-			c.t.Fatalf("%q was printed %d times within %v, want %d", text, got, rig.Patience, n)
+			p.t.Fatalf("%q was printed %d times within %v, want %d", text, got, rig.Patience, n)
 		}
 	}
 }
 
-// want waits for the container's end and compares its status.
+// want waits for the end and compares the status.
+func (p *process) want(code int) {
+	p.t.Helper()
+	select {
+	case <-p.ended:
+	case <-time.After(rig.Patience):
+		p.t.Fatalf("it has not ended within %v", rig.Patience)
+	}
+	if got := p.cmd.ProcessState.ExitCode(); got != code {
+		p.t.Errorf("exit status = %d, want %d", got, code)
+	}
+}
+
+// want waits for the container's end, compares its status, and looks that nothing
+// of it is left.
 func (c *container) want(code int) {
 	c.t.Helper()
-	select {
-	case <-c.ended:
-	case <-time.After(rig.Patience):
-		c.t.Fatalf("the container has not ended within %v", rig.Patience)
-	}
-	if got := c.cmd.ProcessState.ExitCode(); got != code {
-		c.t.Errorf("exit status = %d, want %d", got, code)
-	}
+	c.process.want(code)
 	if left := c.processes(); len(left) != 0 {
 		c.t.Errorf("processes %v of the container live, want none", left)
 	}
@@ -209,7 +247,7 @@ func (c *container) want(code int) {
 func (c *container) engine(args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), rig.Patience)
 	defer cancel()
-	argv := append(append([]string{}, c.cli...), args...)
+	argv := slices.Concat(c.cli, args)
 	out, err := exec.CommandContext(ctx, argv[0], argv[1:]...).CombinedOutput()
 	return string(out), err
 }
@@ -295,12 +333,8 @@ func podman(store, image string) engine {
 				}
 				flags = append(flags, "--volume="+from+":"+name+":ro")
 			}
-			if s.Terminal {
-				flags = append(flags, "--interactive")
-			}
 			c.cli = podmanCLI(store)
-			args := append([]string{"run", "--name", c.id, "--log-driver=none"}, flags...)
-			return append(append(args, image), s.Argv()...)
+			return slices.Concat([]string{"run", "--name", c.id, "--log-driver=none"}, flags, []string{image}, s.Argv())
 		},
 		stop: func(c *container) []string { return []string{"stop", "--time", "600", c.id} },
 		rm:   func(c *container) []string { return []string{"rm", "--force", "--time", "0", "--ignore", c.id} },

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -85,8 +86,9 @@ func images(t *testing.T, roots []root) (store string) {
 	return store
 }
 
-// each runs a test at all places, with both engines and roots.
-func each(t *testing.T, test func(*testing.T, engine, root, bundle.Place)) {
+// each runs a test at the places that are named, or all, with both engines and
+// roots.
+func each(t *testing.T, test func(*testing.T, engine, root, bundle.Place), places ...string) {
 	rig.NeedRoot(t)
 	tini := program(t, "tini-static")
 	program(t, "runc")
@@ -96,10 +98,10 @@ func each(t *testing.T, test func(*testing.T, engine, root, bundle.Place)) {
 	for _, r := range roots {
 		for _, e := range []engine{runc, podman(store, r.image)} {
 			for _, p := range bundle.Places(tini) {
+				if places != nil && !slices.Contains(places, p.Name) || e.name == "podman" && !podmanHas(p) {
+					continue
+				}
 				t.Run(e.name+"/"+r.name+"/"+p.Name, func(t *testing.T) {
-					if e.name == "podman" && !podmanHas(p) {
-						return
-					}
 					t.Parallel()
 					test(t, e, r, p)
 				})
