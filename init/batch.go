@@ -19,6 +19,7 @@ type batch struct {
 	failed bool      // a restart one by one stops at the first that does not start
 	strict bool      // … if this is set
 	before func(in *instance)
+	within func(levels [][]item, now time.Time) time.Duration // how long the first of them may take to stop; nil, 0: its own time
 }
 
 // An item is an instance with the number of the command; a newer one to the
@@ -86,6 +87,10 @@ func (s *Supervisor) advance(b *batch, now time.Time) (moved, over bool) {
 			b.hold = now.Add(holdStart)
 		}
 		moved = true
+		ev := lifecycle.Event{Kind: b.kind, Reason: b.reason}
+		if b.within != nil {
+			ev.Within = b.within(b.levels[b.at:], now)
+		}
 		for i := range b.levels[b.at] {
 			it := &b.levels[b.at][i]
 			if it.command != it.in.command {
@@ -95,7 +100,7 @@ func (s *Supervisor) advance(b *batch, now time.Time) (moved, over bool) {
 			if b.before != nil {
 				b.before(it.in)
 			}
-			s.step(it.in, lifecycle.Event{Kind: b.kind, Reason: b.reason})
+			s.step(it.in, ev)
 		}
 	}
 	return moved, false

@@ -73,7 +73,7 @@ func (s *Supervisor) startLoggers(w *worker) {
 func (s *Supervisor) endLogger(p *loggerPair) {
 	p.pipe.End()
 	p.in.removing = true
-	s.step(p.in, lifecycle.Event{Kind: lifecycle.Stop, Reason: "its input has ended"})
+	s.step(p.in, lifecycle.Event{Kind: lifecycle.Stop, Within: s.timeLeft(), Reason: "its input has ended"})
 }
 
 func (s *Supervisor) endLoggers(w *worker) {

@@ -11,17 +11,26 @@ import (
 )
 
 // ending is the supervisor's own end, a small machine beside the instances':
-// workers in reverse start order, then the loggers, and at the deadline SIGKILL
-// to everything that is left.
+// workers in reverse start order, then the loggers, then whoever else is in the
+// container. At the deadline everything that is left is killed.
 type ending struct {
 	began    bool
-	workers  *batch
-	loggers  bool // their turn has come
-	deadline time.Time
-	killed   bool
-	over     bool
+	since    time.Time
 	code     int
 	reason   string
+	failure  *failure // what it came from, if that is one
+	whole    time.Duration
+	last     time.Time // with shutdown_timeout: all is over by then, the last words written
+	deadline time.Time // then what is left is killed; when it was, it is given up
+	killed   bool
+	over     bool
+
+	workers    *batch
+	loggers    bool // their turn has come
+	strangers  bool // theirs has
+	dismissing bool // they are waited for
+
+	speakAfter time.Duration // the late ones are named so long after the beginning
 }
 
 // killTime is how long the last SIGKILL is waited for at the very end.
@@ -49,7 +58,8 @@ func (s *Supervisor) shutdown(reason string, code int) {
 	if s.end.began {
 		return
 	}
-	s.end = ending{began: true, reason: reason, code: code}
+	now := time.Now()
+	s.end = ending{began: true, since: now, reason: reason, code: code, speakAfter: firstWord}
 	var ins []*instance
 	for in := range s.visible() {
 		ins = append(ins, in)
@@ -58,8 +68,11 @@ func (s *Supervisor) shutdown(reason string, code int) {
 	for _, step := range steps {
 		slices.Reverse(step)
 	}
-	limit := s.cfg.ShutdownTimeout
-	if limit == 0 {
+	if s.end.whole = s.cfg.ShutdownTimeout; s.end.whole > 0 {
+		s.end.last = now.Add(s.end.whole)
+		s.end.deadline = s.end.last.Add(-reserve(s.end.whole))
+	} else {
+		limit := killTime // for the SIGKILL at the end of each
 		for _, step := range steps {
 			var longest time.Duration
 			for _, in := range step {
@@ -67,33 +80,55 @@ func (s *Supervisor) shutdown(reason string, code int) {
 			}
 			limit += longest
 		}
-		limit += killTime // for the SIGKILL at the end of each
+		var longest time.Duration
+		for in := range s.loggers {
+			longest = max(longest, in.life.Policy.StopTime())
+		}
+		s.end.deadline = now.Add(limit + longest)
 	}
-	s.end.deadline = time.Now().Add(limit)
 	s.logf("stopping: %s", reason)
 	s.event("stopping", reason)
 	s.end.workers = s.issue(lifecycle.Stop, steps, "the supervisor stops: "+reason)
+	s.end.workers.within = s.within
 }
 
 // kill ends everything at once.
 func (s *Supervisor) kill(reason string) {
 	s.shutdown(reason, 0)
-	if s.end.killed {
+	e := &s.end
+	if e.killed {
 		return
 	}
-	s.end.killed = true
-	s.end.deadline = time.Now().Add(killTime)
+	now := time.Now()
+	e.killed, e.dismissing = true, false
+	e.deadline = now.Add(killTime)
+	if e.whole > 0 { // of what is left for the end, most is for this
+		e.deadline = earlier(e.deadline, e.last.Add(-reserve(e.whole)/4))
+	}
 	for in := range s.all() {
 		switch in.life.State() {
 		case lifecycle.Starting, lifecycle.Running, lifecycle.Stopping:
-			s.logf("%s is killed: %s", in.name, reason)
-			s.sweep(in, in.life.Run())
+			switch h, ok := in.life.Halt(); {
+			case !ok:
+				s.logf("%s is killed: %s", in.name, reason)
+			case h.Signal != int(unix.SIGKILL): // else that was said
+				s.logf("%s is killed: %s, %s after it was asked to stop", in.name, reason, brief(now.Sub(h.Since)))
+			}
 		case lifecycle.Stopped, lifecycle.Backoff, lifecycle.Exited, lifecycle.Fatal:
 		}
 		// Whatever waits in the order is stopped now.
 		in.command++
-		s.step(in, lifecycle.Event{Kind: lifecycle.Stop, Reason: reason})
+		s.step(in, lifecycle.Event{Kind: lifecycle.Stop, Kill: true, Reason: reason})
 	}
+}
+
+// nextOfEnd is when the end has something to do next, zero for never.
+func (s *Supervisor) nextOfEnd() time.Time {
+	e := &s.end
+	if !e.began {
+		return time.Time{}
+	}
+	return earlier(e.deadline, e.since.Add(e.speakAfter))
 }
 
 // lookAtEnd carries the end on, or finds out that it has come. It reports
@@ -104,8 +139,8 @@ func (s *Supervisor) lookAtEnd(now time.Time) (moved bool) {
 		s.lookWhetherOver()
 		return e.began
 	}
-	if !e.deadline.IsZero() && !now.Before(e.deadline) {
-		if e.killed {
+	if !now.Before(e.deadline) {
+		if e.killed || e.dismissing {
 			for in := range s.all() {
 				if in.life.State() == lifecycle.Stopping {
 					s.logf("%s could not be ended: something of it is in uninterruptible sleep", in.name)
@@ -114,8 +149,15 @@ func (s *Supervisor) lookAtEnd(now time.Time) (moved bool) {
 			e.over = true
 			return false
 		}
-		s.kill("shutdown_timeout has passed")
+		if e.whole > 0 {
+			s.kill("shutdown_timeout of " + brief(e.whole) + " is nearly over")
+		} else {
+			s.kill("its time to stop is over")
+		}
 		moved = true
+	}
+	if !now.Before(e.since.Add(e.speakAfter)) {
+		s.nameLate(now)
 	}
 	for in := range s.visible() {
 		if in.life.State() != lifecycle.Stopped {
@@ -140,9 +182,46 @@ func (s *Supervisor) lookAtEnd(now time.Time) (moved bool) {
 			return moved
 		}
 	}
+	if !e.strangers {
+		e.strangers = true
+		if s.opt.Place.EndsAll() && !s.opt.Exec {
+			s.dismiss(now)
+		}
+	}
+	if e.dismissing {
+		return moved
+	}
 	e.over = true
 	return moved
 }
+
+// timeLeft is what the step that is under way may still take, 0 if it has its own
+// time.
+func (s *Supervisor) timeLeft() time.Duration {
+	if s.end.whole == 0 {
+		return 0
+	}
+	return max(time.Until(s.end.deadline), 1)
+}
+
+// endBy is when something that takes at most d must be over that is done when the
+// loop has ended.
+func (s *Supervisor) endBy(d time.Duration) time.Time {
+	t := time.Now().Add(d)
+	if s.end.whole > 0 {
+		// A moment in any case: what was printed last is what matters.
+		least := time.Now().Add(min(d, 50*time.Millisecond))
+		if t = earlier(t, s.end.last); t.Before(least) {
+			t = least
+		}
+	}
+	return t
+}
+
+// OnEnd is what the configuration wants to be done when Run has returned: exit,
+// poweroff, reboot, halt or shell; "" is what fits the place. It is for whoever
+// called Run to do.
+func (s *Supervisor) OnEnd() string { return s.cfg.OnEnd }
 
 // lookWhetherOver begins the end when an essential worker has ended for good,
 // or when nothing can ever run again without an operator.
@@ -152,6 +231,7 @@ func (s *Supervisor) lookWhetherOver() {
 	}
 	essential, essentialOver, over := 0, 0, 0
 	var first *instance // the first essential one that is over
+	var worst *instance // the first one with a status that is not 0
 	code := 0
 	for in := range s.visible() {
 		if in.spec.Essential {
@@ -161,8 +241,8 @@ func (s *Supervisor) lookWhetherOver() {
 			continue
 		}
 		over++
-		if code == 0 {
-			code = in.finalCode()
+		if worst == nil && in.finalCode() != 0 {
+			worst, code = in, in.finalCode()
 		}
 		if in.spec.Essential {
 			essentialOver++
@@ -176,10 +256,21 @@ func (s *Supervisor) lookWhetherOver() {
 	}
 	switch {
 	case first != nil && (s.cfg.EndWhen != "all" || essentialOver == essential):
-		s.shutdown("essential worker "+first.name+" has ended: "+first.reason, first.finalCode())
+		code = first.finalCode()
+		s.endBecause("essential worker "+first.name+" has ended: "+first.reason, code, first)
 	case s.opt.Place.ends() && !s.anyAlive():
-		s.shutdown("no worker can run again", code)
+		s.endBecause("no worker can run again", code, worst)
 	}
+}
+
+// endBecause begins the end that came from in, nil if from none.
+func (s *Supervisor) endBecause(reason string, code int, in *instance) {
+	var f *failure
+	if code != 0 && in != nil {
+		f = s.failed(in)
+	}
+	s.shutdown(reason, code)
+	s.end.failure = f
 }
 
 // countOver keeps the number of instances that have ended for good.

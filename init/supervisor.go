@@ -94,6 +94,7 @@ type processes interface {
 	Adopted() bool
 	TellOrphans(bool)
 	Orphans() uint64
+	Dismiss(until time.Time, told func([]reaper.Stranger)) []reaper.Stranger
 	Close()
 }
 
@@ -306,13 +307,14 @@ func (s *Supervisor) versionText() string {
 
 // close gives back what open took. Nothing of the workers is left.
 func (s *Supervisor) close() {
-	s.files.close(time.Now().Add(time.Second))
+	s.files.close(s.endBy(time.Second))
 	s.procs.Close()
 	if s.tree != nil {
 		_ = s.tree.Close() // and every group in it
 	}
-	s.logf("ended with status %d: %s", s.end.code, s.end.reason)
-	_ = s.hub.Close(time.Now().Add(2 * time.Second))
+	s.hub.Flush(s.endBy(time.Second))
+	s.lastWords()
+	_ = s.hub.Close(s.endBy(2 * time.Second))
 	s.bus.Close()
 }
 
@@ -397,7 +399,7 @@ func (s *Supervisor) earliest() time.Time {
 	for _, b := range s.batches {
 		sooner(b.hold)
 	}
-	sooner(s.end.deadline)
+	sooner(s.nextOfEnd())
 	return first
 }
 

@@ -102,7 +102,7 @@ type Action struct {
 	Scope  Scope
 	From   State
 	Reason string
-	Note   string        // OpNote: its kind, "stop_slow" or "uninterruptible"
+	Note   string        // OpNote: its kind, "stop_killed", "stop_slow" or "uninterruptible"
 	Delay  time.Duration // OpAnnounce of Backoff, Fatal: until the next try; 0 for none
 	Try    int           // OpAnnounce: unhealthy deaths in the window
 }
@@ -140,6 +140,8 @@ type Policy struct {
 	Stop   []StopStep // what is tried before SIGKILL to the tree
 	StopTo Scope
 }
+
+func brief(d time.Duration) string { return d.Round(time.Millisecond).String() }
 
 // killPatience is how long a SIGKILL may take before it is said that it does
 // not work; freeing 8 GiB takes a quarter of a second.
@@ -429,7 +431,15 @@ func (in *Instance) due(now time.Time) []Action {
 			return []Action{{Op: OpSignal, Run: in.run, Signal: s.Signal, Scope: in.Policy.StopTo}}
 		}
 		if in.step < len(in.stops()) {
-			return in.sweep(now)
+			acts := in.sweep(now)
+			if had, own := in.waits(0), in.Policy.StopTime(); had > 0 {
+				text := "it has not ended within " + brief(had)
+				if own > had+time.Millisecond {
+					text += ", its part of the time for everything (its own would be " + brief(own) + ")"
+				}
+				acts = append(acts, Action{Op: OpNote, Run: in.run, Note: "stop_killed", Reason: text + ", and is killed"})
+			}
+			return acts
 		}
 		// SIGKILL was not enough. Say so once, and try again now and then: without
 		// a cgroup something may have been forked behind the last sweep.
@@ -468,7 +478,7 @@ func (in *Instance) decide(now time.Time, ran bool) []Action {
 	if asked {
 		took, limit := now.Sub(in.stopBegan), in.waits(0)
 		if limit > 0 && took > limit*4/5 {
-			acts = append(acts, Action{Op: OpNote, Run: in.run, Note: "stop_slow", Reason: "the stop took " + took.Round(time.Millisecond).String() + " of " + limit.String()})
+			acts = append(acts, Action{Op: OpNote, Run: in.run, Note: "stop_slow", Reason: "the stop took " + brief(took) + " of " + brief(limit)})
 		}
 	}
 	in.crashed, in.ended, in.stopWith = false, false, 0
