@@ -38,6 +38,7 @@ type Reply struct {
 	Log     *LogLine `json:"log,omitempty"`
 	Missed  uint64   `json:"missed,omitempty"` // events or log lines lost before this line, because the reader was slow
 	Version string   `json:"version,omitempty"`
+	Place   string   `json:"place,omitempty"`   // version: where the supervisor runs, for people
 	Orphans uint64   `json:"orphans,omitempty"` // version: adopted processes that the supervisor has reaped
 	PID     int      `json:"pid,omitempty"`     // the supervisor's own
 }

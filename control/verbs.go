@@ -81,7 +81,7 @@ const names = "NAME is an instance (shop:web.2), a worker (shop:web, or web wher
 // Global are the flags that every verb of the client has.
 var Global = []Flag{
 	{Name: "socket", Value: "PATH", Help: "the supervisor's socket (default: $PAZINIT_SOCKET, the configuration's, the user's default)", Local: true},
-	{Name: "config", Short: "c", Value: "FILE", Help: "take the socket's path from this configuration (check: check this one)", Local: true},
+	{Name: "config", Short: "c", Value: "FILE", Help: "take the socket's path from this configuration (check, doctor: this one)", Local: true},
 	{Name: "help", Short: "h", Help: "show this help", Local: true},
 }
 
@@ -165,6 +165,10 @@ var verbs = []Verb{
 		Long:  "Reads the configuration and says all that is wrong with it, each as file:line:column: what is wrong (what was meant). Nothing is started. Exit status 2 when something is wrong.",
 		Flags: []Flag{
 			{Name: "procfile", Short: "f", Value: "PROCFILE", Help: "check this Procfile, or the one in this folder", Local: true}, flagJSON}},
+	{Name: "doctor", Local: true,
+		Short: "say what works here",
+		Long:  "Looks where it runs (PID 1 of what, namespaces, user, capabilities, limits), what may be written, whether the socket, cgroups and the kernel's features can be used, and what stdin, stdout and stderr are; then says of each thing that is missing what pazinit does instead and what would give it. It needs no supervisor, and writes nothing. What it says is of its own process; of a supervisor that answers it says what can be seen from here.\n\nExit status 1 when the configuration asks for something that cannot work here.",
+		Flags: []Flag{{Name: "procfile", Short: "f", Value: "PROCFILE", Help: "for this Procfile, or the one in this folder", Local: true}, flagJSON}},
 	{Name: "completion", Args: "SHELL", Local: true,
 		Short: "print a shell's completions",
 		Long:  "Prints a script for SHELL (bash, zsh or fish) to read: source <(pazinit completion bash), the same for zsh, or pazinit completion fish | source. It completes verbs, flags and the names that the supervisor has."},

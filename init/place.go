@@ -14,23 +14,41 @@ type Place struct {
 	PID1     bool // of some PID namespace
 	Initial  bool // in the machine's own PID namespace
 	Daemon   bool // a service of the host's init, which stays when no worker can run again
+	Shared   bool // in a container that has the machine's own PID namespace (--pid=host)
 	Terminal bool // it has a controlling terminal
 }
 
-// PROC_PID_INIT_INO, include/linux/proc_ns.h: the inode of the first PID namespace.
-const initialPIDNamespace = "pid:[4026531836]"
+// The inodes of the machine's first namespaces, include/linux/proc_ns.h:
+// PROC_PID_INIT_INO, PROC_UTS_INIT_INO and PROC_IPC_INIT_INO.
+const (
+	initialPIDNamespace = "pid:[4026531836]"
+	initialUTSNamespace = "uts:[4026531838]"
+	initialIPCNamespace = "ipc:[4026531839]"
+)
 
 // FindPlace looks where this process runs.
 func FindPlace() Place {
 	p := Place{PID1: os.Getpid() == 1}
-	ns, err := os.Readlink("/proc/self/ns/pid")
-	p.Initial = err == nil && ns == initialPIDNamespace
+	p.Initial = namespace("pid") == initialPIDNamespace
+	if p.Initial && !p.PID1 {
+		// A container has a host name and an IPC namespace of its own; a service of
+		// the host may have one of them.
+		uts, ipc := namespace("uts"), namespace("ipc")
+		p.Shared = uts != "" && uts != initialUTSNamespace && ipc != "" && ipc != initialIPCNamespace
+	}
 	if fd, err := unix.Open("/dev/tty", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOCTTY, 0); err == nil {
 		p.Terminal = true
 		unix.Close(fd)
 	}
-	p.Daemon = p.Initial && !p.PID1 && os.Getppid() == 1 && !p.Terminal
+	p.Daemon = p.Initial && !p.PID1 && !p.Shared && os.Getppid() == 1 && !p.Terminal
 	return p
+}
+
+// namespace names that of this process, as "pid:[4026531836]"; "" if it is not
+// known, or the kernel has none of that kind.
+func namespace(kind string) string {
+	ns, _ := os.Readlink("/proc/self/ns/" + kind)
+	return ns
 }
 
 // ends reports whether the end of all workers is the end of the supervisor: in
@@ -45,6 +63,8 @@ func (p Place) String() string {
 		return "PID 1 of a container"
 	case p.Daemon:
 		return "a daemon of the host"
+	case p.Shared:
+		return "in a container with the host's PID namespace"
 	case p.Initial:
 		return "in the foreground of the host"
 	}

@@ -118,7 +118,7 @@ func (s *Supervisor) handle(ctx context.Context, p control.Peer, req *control.Re
 	case "shutdown":
 		return s.verbShutdown(ctx, p, req)
 	case "version":
-		r := &control.Reply{Version: s.opt.Version, PID: os.Getpid()}
+		r := &control.Reply{Version: s.opt.Version, Place: s.opt.Place.String(), PID: os.Getpid()}
 		return r, s.ask(func() error { r.Orphans = s.procs.Orphans(); return nil })
 	}
 	return nil, refuse(control.ExitUsage, "unknown verb %q", req.Verb)

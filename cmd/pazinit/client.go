@@ -53,6 +53,8 @@ func (c *command) client(args []string) int {
 		return c.help(req.Names)
 	case "check":
 		return c.check(options{config: local["config"], procfile: local["procfile"]}, asJSON)
+	case "doctor":
+		return c.doctor(options{config: local["config"], procfile: local["procfile"], socket: local["socket"]}, asJSON)
 	case "completion":
 		return c.completion(req.Names)
 	}
@@ -352,7 +354,7 @@ func (c *command) help(names []string) int {
 func flagsOf(v *control.Verb) []control.Flag {
 	flags := append([]control.Flag{}, v.Flags...)
 	for _, f := range control.Global {
-		if talks := !v.Local && v.Name != "help"; talks || f.Name == "help" || f.Name == "config" && v.Name == "check" {
+		if talks := !v.Local && v.Name != "help"; talks || f.Name == "help" || v.Name == "doctor" || f.Name == "config" && v.Name == "check" {
 			flags = append(flags, f)
 		}
 	}
