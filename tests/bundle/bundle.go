@@ -71,10 +71,10 @@ type Spec struct {
 	PIDs        int64  // limit; 0: none
 }
 
-// DefaultCaps are those that Docker and podman leave to root.
+// DefaultCaps are those that podman leaves to root; Docker leaves three more.
 var DefaultCaps = []string{
-	"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD",
-	"CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT",
+	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_NET_BIND_SERVICE",
+	"CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT",
 }
 
 const path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -296,7 +296,7 @@ func (s Spec) linux() object {
 // Podman are the arguments of podman for the same container, between "run" and
 // the image; Argv comes after it. It fails for what podman has no flag for.
 func (s Spec) Podman() ([]string, error) {
-	args := []string{"--network", "none", "--hostname", "test", "--ulimit", "nproc=4096:4096", "--workdir", "/"}
+	args := []string{"--network", "none", "--hostname", "test", "--passwd=false", "--ulimit", "nproc=4096:4096", "--workdir", "/"}
 	nofile := s.NoFile
 	if nofile == 0 {
 		nofile = 1024
@@ -312,12 +312,10 @@ func (s Spec) Podman() ([]string, error) {
 	if s.UID != 0 || s.GID != 0 {
 		add("--user=%d:%d", s.UID, s.GID)
 	}
-	add("--cap-drop=ALL")
-	caps := s.Caps
-	if caps == nil {
-		caps = DefaultCaps
+	if s.Caps != nil {
+		add("--cap-drop=ALL")
 	}
-	for _, name := range caps {
+	for _, name := range s.Caps {
 		add("--cap-add=%s", name)
 	}
 	if s.NoNewPrivs {

@@ -279,8 +279,8 @@ func (c *container) processes() (pids []int) {
 	return pids
 }
 
-// kill ends the one process with this command line by SIGKILL, from outside.
-func (c *container) kill(command string) {
+// signal sends one to the one process with this command line, from outside.
+func (c *container) signal(sig syscall.Signal, command string) {
 	c.t.Helper()
 	var found []int
 	for _, pid := range c.processes() {
@@ -292,7 +292,7 @@ func (c *container) kill(command string) {
 	if len(found) != 1 {
 		c.t.Fatalf("processes that are %q = %v, want one", command, found)
 	}
-	c.must(syscall.Kill(found[0], syscall.SIGKILL))
+	c.must(syscall.Kill(found[0], sig))
 }
 
 // runc runs bundles.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/pazinit/pazinit/tests/bundle"
@@ -162,7 +163,7 @@ func supervise(t *testing.T, e engine, r root, p bundle.Place) {
 	if r.name == "busybox" {
 		c.until("| from shell", 1)
 	}
-	c.kill("helper print-status hold")
+	c.signal(syscall.SIGKILL, "helper print-status hold")
 	c.until("web.1: killed by SIGKILL; restarted at once", 1)
 	c.until(`| {"pid":`, 2)
 	c.stop()
@@ -182,7 +183,7 @@ func supervise(t *testing.T, e engine, r root, p bundle.Place) {
 func place(s bundle.Spec) string {
 	switch {
 	case s.HostPID:
-		return "in the foreground of the host"
+		return "in a container with the host's PID namespace"
 	case s.Parent != nil:
 		return "within a container, below another init"
 	}
