@@ -49,3 +49,13 @@ func TakeTerminal(fd int) {
 	_, _ = unix.Setsid() // refused to the leader of a group, who may be a session's already
 	_ = unix.IoctlSetInt(fd, unix.TIOCSCTTY, 0)
 }
+
+// GiveTerminal puts the group of pid, a child that is not collected, into the
+// foreground of the terminal fd, if this process's own group is there.
+func GiveTerminal(fd, pid int) {
+	if pgrp, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP); err != nil || pgrp != unix.Getpgrp() {
+		return
+	}
+	group := int32(pid)
+	_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TIOCSPGRP, uintptr(unsafe.Pointer(&group)))
+}

@@ -4,20 +4,46 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/pazinit/pazinit/control"
+	"github.com/pazinit/pazinit/reaper"
+	"github.com/pazinit/pazinit/signals"
 )
 
 // dispatch picks the mode: supervising (alone, or run), exec mode (-- CMD, or
 // CMD if it is one), or a verb of the client.
 func (c *command) dispatch(args []string) int {
+	if i := slices.Index(args, "--"); i == 0 || i > 0 && strings.HasPrefix(args[0], "-") {
+		o, code, ok := c.parseExec(args[:i], args[i+1:])
+		if !ok {
+			return code
+		}
+		return execute(o)
+	}
+	// A start is not held up by the collector; what it took is given back at its
+	// end (shrink). All of this is set here, never by the environment, which workers
+	// inherit.
+	debug.SetGCPercent(startGC)
+	runtime.GOMAXPROCS(min(2, runtime.GOMAXPROCS(0)))
 	if len(args) == 0 || strings.HasPrefix(args[0], "-") && !isGlobal(args[0]) {
 		return c.supervise(args, false)
 	}
-	switch args[0] {
-	case "run":
+	if args[0] == "run" {
 		return c.supervise(args[1:], true)
+	}
+	if control.Lookup(args[0]) == nil && !isWord(args[0]) && (strings.Contains(args[0], "/") || inPath(args[0])) {
+		o := newSoleOptions(own, "pazinit")
+		o.argv = args
+		return execute(o)
+	}
+	if in := reaper.StartedWith(); in.Known {
+		signals.Release(in.Mask)
+	}
+	switch args[0] {
 	case "-h", "--help", "-help":
 		fmt.Fprint(c.stdout, usage())
 		return 0
@@ -30,11 +56,11 @@ func (c *command) dispatch(args []string) int {
 	if control.Lookup(args[0]) != nil {
 		return c.client(args)
 	}
-	if strings.Contains(args[0], "/") || inPath(args[0]) {
-		return c.execute(args)
-	}
 	return c.fail(exitUsage, "%q is neither a verb nor a program in PATH%s; pazinit -h lists the verbs, pazinit -- CMD runs a program", args[0], meantWord(args[0]))
 }
+
+// isWord reports whether arg means something here without being a verb.
+func isWord(arg string) bool { return isGlobal(arg) || arg == "complete" }
 
 func isGlobal(arg string) bool {
 	switch arg {
@@ -69,12 +95,14 @@ func usage() string {
 
   pazinit [FLAGS]                supervise the Procfile of this folder
   pazinit run [FLAGS] [NAME…]    supervise, only the named workers if there are any
-  pazinit -- CMD ARGS…           run one command, as tini does
+  pazinit [FLAGS] -- CMD ARGS…   run one command, as tini and dumb-init do
   pazinit VERB …                 ask a running supervisor
 
 Flags of run:
 `)
 	b.WriteString(runFlags)
+	b.WriteString("\nFlags before --:\n")
+	b.WriteString(execFlags)
 	b.WriteString("\nVerbs (pazinit help VERB explains one):\n")
 	for _, v := range control.Verbs() {
 		fmt.Fprintf(&b, "  %-28s %s\n", v.Synopsis(), v.Short)

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"runtime"
-	"runtime/debug"
 )
 
 // commit is set by the linker.
@@ -16,18 +15,21 @@ var commit string
 // version of this program; see CHANGELOG.md.
 const version = "0.1.0"
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() {
+	argv := os.Args
+	if len(argv) == 0 { // execve(2) allows it
+		argv = []string{"pazinit"}
+	}
+	os.Exit(run(argv, os.Stdout, os.Stderr))
+}
 
 // run is main with its world passed in, and its exit status returned.
-func run(args []string, stdout, stderr io.Writer) int {
-	// A start is not held up by the collector; what it took is given back at its
-	// end (shrink). All of this is set here, never by the environment, which workers
-	// inherit.
-	debug.SetGCPercent(startGC)
-	runtime.GOMAXPROCS(min(2, runtime.GOMAXPROCS(0)))
-
+func run(argv []string, stdout, stderr io.Writer) int {
 	c := &command{stdout: stdout, stderr: stderr}
-	return c.dispatch(args)
+	if d, ok := persona(argv[0]); ok {
+		return c.asPersona(d, argv[0], argv[1:])
+	}
+	return c.dispatch(argv[1:])
 }
 
 // How much the heap may grow before it is collected, in percent: from 4 MiB times

@@ -17,6 +17,11 @@ import (
 func shrink() {
 	debug.SetGCPercent(steadyGC)
 	debug.FreeOSMemory()
+	dropText()
+}
+
+// dropText gives back the pages of the program's own file.
+func dropText() {
 	self, err := os.Readlink("/proc/self/exe")
 	if err != nil {
 		return

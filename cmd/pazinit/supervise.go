@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -18,6 +18,7 @@ import (
 	"github.com/pazinit/pazinit/control"
 	pazinit "github.com/pazinit/pazinit/init"
 	"github.com/pazinit/pazinit/procfile"
+	"github.com/pazinit/pazinit/signals"
 )
 
 // options are the flags of supervising.
@@ -34,8 +35,8 @@ const runFlags = `  -c CONFIG             the configuration (default: /etc/pazin
   --if-not-running      end with status 0 when a supervisor has the socket already
 `
 
-// parse reads the flags. rest is what follows "--", nil without one.
-func (c *command) parse(args []string, named bool) (o options, rest []string, code int, ok bool) {
+// runFlagSet are the flags of supervising.
+func runFlagSet(o *options) *flag.FlagSet {
 	fs := flag.NewFlagSet("pazinit", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	fs.StringVar(&o.config, "c", "", "")
@@ -44,12 +45,12 @@ func (c *command) parse(args []string, named bool) (o options, rest []string, co
 	fs.StringVar(&o.socket, "socket", "", "")
 	fs.StringVar(&o.format, "log-format", "auto", "")
 	fs.BoolVar(&o.ifNotRunning, "if-not-running", false, "")
-	for i, a := range args {
-		if a == "--" {
-			args, rest = args[:i], args[i+1:]
-			break
-		}
-	}
+	return fs
+}
+
+// parse reads the flags.
+func (c *command) parse(args []string, named bool) (o options, code int, ok bool) {
+	fs := runFlagSet(&o)
 	err := fs.Parse(args)
 	o.names = fs.Args()
 	if named { // flags may stand behind names
@@ -66,19 +67,22 @@ func (c *command) parse(args []string, named bool) (o options, rest []string, co
 			text = runHelp()
 		}
 		fmt.Fprint(c.stdout, text)
-		return o, nil, 0, false
+		return o, 0, false
 	case err != nil:
-		return o, nil, c.fail(exitUsage, "%v%s; pazinit -h lists the flags", err, meantFlag(fs, args)), false
+		if name, found := strings.CutPrefix(err.Error(), "flag provided but not defined: -"); found && isExecFlag(name) {
+			return o, c.fail(exitUsage, "-%s is for running one command: put -- before that", name), false
+		}
+		return o, c.fail(exitUsage, "%v%s; pazinit -h lists the flags", err, meantFlag(fs, args)), false
 	}
-	if len(o.names) > 0 && (!named && !isVerb(o.names[0]) || rest != nil) {
-		return o, nil, c.fail(exitUsage, "unexpected %q: names go after pazinit run, a command after --%s", o.names[0], meantWord(o.names[0])), false
+	if len(o.names) > 0 && !named && !isVerb(o.names[0]) {
+		return o, c.fail(exitUsage, "unexpected %q: names go after pazinit run, a command after --%s", o.names[0], meantWord(o.names[0])), false
 	}
 	switch o.format {
 	case "auto", "plain", "json", "raw":
 	default:
-		return o, nil, c.fail(exitUsage, "--log-format is auto, plain, json or raw, not %q", o.format), false
+		return o, c.fail(exitUsage, "--log-format is auto, plain, json or raw, not %q", o.format), false
 	}
-	return o, rest, 0, true
+	return o, 0, true
 }
 
 // meantFlag suggests a flag for the first one that is not known.
@@ -108,21 +112,12 @@ func meantWord(word string) string {
 
 // supervise runs the workers of a configuration.
 func (c *command) supervise(args []string, named bool) int {
-	o, rest, code, ok := c.parse(args, named)
+	o, code, ok := c.parse(args, named)
 	if !ok {
 		return code
 	}
 	if !named && len(o.names) > 0 {
 		return c.verbAfterFlags(o, args)
-	}
-	if rest != nil {
-		if len(rest) == 0 {
-			return c.fail(exitUsage, "no command after --")
-		}
-		if o.config != "" || o.procfile != "" || o.socket != "" || o.format != "auto" || o.ifNotRunning {
-			return c.fail(exitUsage, "the flags before -- are for supervising a Procfile: one command alone takes none of them")
-		}
-		return c.execute(rest)
 	}
 	load, cfg, code := c.load(o)
 	if cfg == nil {
@@ -162,7 +157,9 @@ func (c *command) supervise(args []string, named bool) int {
 		go func() { _ = server.Serve() }()
 		defer server.Close()
 	}
-	forward(s, meant()...)
+	if err := forward(s, place); err != nil {
+		return c.fail(1, "%v", err)
+	}
 	settleProcess()
 	spareThreads(8)
 	code, err = s.Run(context.Background())
@@ -274,24 +271,25 @@ func opensToOthers(cfg *procfile.Config) bool {
 
 // forward gives the supervisor the signals that this process gets, to the end:
 // one that comes last must not have its default action, such as a core dump.
-func forward(s *pazinit.Supervisor, signals ...os.Signal) {
-	ch := make(chan os.Signal, 64)
-	signal.Notify(ch, signals...)
+// SIGCHLD is the reaper's.
+func forward(s *pazinit.Supervisor, place pazinit.Place) error {
+	caught := make(chan error)
 	go func() {
-		for sig := range ch {
-			s.Signal(sig)
+		runtime.LockOSThread()
+		err := signals.Catch(unix.SIGCHLD)
+		caught <- err
+		for err == nil {
+			i, ok := signals.Wait(-1)
+			switch {
+			case !ok || i.PID == os.Getpid(): // SIGPIPE, when nobody reads what it writes
+			case i.Signal == unix.SIGTSTP && !place.PID1 && place.Terminal && !i.Sent():
+				_ = unix.Kill(0, unix.SIGSTOP) // Ctrl-Z, in the foreground of a shell
+			default:
+				s.Signal(i.Signal)
+			}
 		}
 	}()
-}
-
-// meant are the signals that this process must survive, whether they mean
-// something to it or not. Go would end it by those of faults when somebody sends
-// them; a true fault still is one.
-func meant() []os.Signal {
-	return []os.Signal{
-		unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH, unix.SIGPIPE,
-		unix.SIGILL, unix.SIGTRAP, unix.SIGABRT, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGSTKFLT, unix.SIGSYS,
-	}
+	return <-caught
 }
 
 // settleProcess makes a daemon of this process: its folder keeps no file system
@@ -299,59 +297,4 @@ func meant() []os.Signal {
 func settleProcess() {
 	_ = os.Chdir("/")
 	_ = unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC) // Linux 5.11
-}
-
-// execute is exec mode: one command, its terminal, its signals and its exit
-// status.
-func (c *command) execute(argv []string) int {
-	debug.SetGCPercent(steadyGC)
-	w := procfile.NewWorker("exec", strings.Map(nameRune, filepath.Base(argv[0])), procfile.Command{Argv: argv, Line: strings.Join(argv, " ")})
-	dir, err := os.Getwd()
-	if err != nil {
-		dir = "/"
-	}
-	w.Dir, w.Restart, w.Essential = dir, "never", true
-	w.Stdin = "inherit"
-	if _, err := unix.IoctlGetTermios(0, unix.TCGETS); err == nil {
-		w.TTY = true
-	}
-	w.Stdout, w.Stderr = procfile.Target{Kind: "inherit"}, procfile.Target{Kind: "inherit"}
-	s, err := pazinit.New(pazinit.Options{Place: pazinit.FindPlace(), Exec: true, NoCgroups: true, LogWriter: io.Discard})
-	if err != nil {
-		return c.fail(1, "%v", err)
-	}
-	if err := s.Add(&pazinit.Worker{Worker: *w}); err != nil {
-		return c.fail(1, "%v", err)
-	}
-	forward(s, forwarded()...)
-	_ = os.Chdir("/")
-	code, err := s.Run(context.Background())
-	if err != nil {
-		return c.fail(1, "%v", err)
-	}
-	if e := s.StartError(); e != "" {
-		return c.fail(code, "%s", e)
-	}
-	return code
-}
-
-// forwarded are the signals that exec mode hands on: all that Go can catch but
-// SIGCHLD, and SIGURG, with which Go wakes its own threads.
-func forwarded() []os.Signal {
-	var out []os.Signal
-	for n := unix.Signal(1); n <= 31; n++ {
-		switch n {
-		case unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU:
-		default:
-			out = append(out, n)
-		}
-	}
-	return out
-}
-
-func nameRune(r rune) rune {
-	if r == '-' || r == '_' || r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' {
-		return r
-	}
-	return '_'
 }

@@ -1,0 +1,454 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	pazinit "github.com/pazinit/pazinit/init"
+	"github.com/pazinit/pazinit/reaper"
+	"github.com/pazinit/pazinit/signals"
+)
+
+// soleOptions are exec mode's flags.
+type soleOptions struct {
+	dialect     dialect
+	name        string // that we were called by
+	argv        []string
+	grouping    reaper.Grouping
+	single      bool                        // signals go to the command alone, not to its group
+	rewrite     [signals.MaxSignal + 1]int8 // -1: as it came; 0: to nobody
+	remap       map[int]int                 // exit statuses
+	subreaper   bool
+	killLeft    bool          // what is left after the command is ended, and waited for
+	grace       time.Duration // 0: none
+	parentDeath unix.Signal
+	verbosity   int // 0 errors, 1 warnings, 2 signals and ends, 3 all, 4 more
+	tellReaped  bool
+}
+
+func newSoleOptions(d dialect, name string) *soleOptions {
+	o := &soleOptions{dialect: d, name: name, verbosity: 1, remap: map[int]int{}}
+	for i := range o.rewrite {
+		o.rewrite[i] = -1
+	}
+	return o
+}
+
+// A sole is exec mode: one command, its terminal, its signals and its exit
+// status. It is one thread and no supervisor: nothing else is started, and
+// nothing wakes while the command runs.
+type sole struct {
+	*soleOptions
+	cmd       reaper.Sole
+	self      int  // our pid
+	namespace bool // all processes of our PID namespace are ours to end
+
+	child     int // the command's process, 0 when it is collected
+	code      int // its exit status
+	stopped   bool
+	ending    bool      // it was asked to stop
+	woken     int       // how often it was continued since
+	deadline  time.Time // of the grace
+	killed    bool      // the grace is over
+	swallowed uint64    // signals whose next one means nothing
+	reaped    string    // the name of the child that is collected
+	peek      func(reaper.Change)
+}
+
+// execute runs the command of o and reports its exit status.
+func execute(o *soleOptions) int {
+	runtime.LockOSThread()
+	x := &sole{soleOptions: o, self: os.Getpid()}
+	x.cmd = reaper.Sole{Argv: o.argv, Env: os.Environ(), Grouping: o.grouping, Terminal: -1, Clear: o.dialect == dumbInit}
+	// From here on a signal waits until there is somebody to send it to.
+	if err := signals.Catch(); err != nil {
+		return x.fail(1, "%v", err)
+	}
+	if err := x.prepare(); err != nil {
+		return x.fail(1, "%v", err)
+	}
+	pid, err := x.cmd.Start()
+	if err != nil {
+		return x.exit(x.notStarted(err))
+	}
+	if o.dialect == dumbInit || x.tellReaped || x.verbosity > 1 {
+		x.peek = x.beforeCollect
+	}
+	x.child = pid
+	x.say(sayStarted, o.argv[0], pid)
+	x.sendOn()
+	if o.dialect != tini {
+		_ = os.Chdir("/") // no file system is kept busy
+	}
+	dropText()
+	x.run()
+	return x.exit(x.code)
+}
+
+// prepare does what comes before the fork.
+func (x *sole) prepare() error {
+	if x.parentDeath != 0 {
+		if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(x.parentDeath), 0, 0, 0); err != nil {
+			return failed("ask for a signal at the parent's death", err)
+		}
+	}
+	if x.subreaper || x.killLeft && x.self != 1 {
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			return failed("become a subreaper", err)
+		}
+		x.say(saySubreaper)
+	}
+	if x.killLeft && x.self == 1 {
+		x.namespace = !pazinit.FindPlace().Initial
+	}
+	x.warnOfPlace()
+	switch x.grouping {
+	case reaper.OwnSession:
+		x.leaveTerminal()
+	case reaper.OwnGroup:
+		x.cmd.Terminal = foreground()
+	case reaper.SameGroup:
+	}
+	return nil
+}
+
+// foreground is a descriptor of our terminal if we are in its foreground, where
+// the command's group takes our place. Else it is -1.
+func foreground() int {
+	ours := func(fd int) bool {
+		pgrp, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP)
+		return err == nil && pgrp == unix.Getpgrp()
+	}
+	for fd := range 3 {
+		if ours(fd) {
+			return fd
+		}
+	}
+	fd, err := unix.Open("/dev/tty", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1
+	}
+	if !ours(fd) {
+		unix.Close(fd)
+		return -1
+	}
+	return fd
+}
+
+// leaveTerminal gives the terminal up for the command's session, as dumb-init
+// does. The kernel then sends the session's leader two signals that mean nothing.
+func (x *sole) leaveTerminal() {
+	x.cmd.Terminal = 0
+	_, _, e := unix.Syscall(unix.SYS_IOCTL, 0, unix.TIOCNOTTY, 0)
+	sid, err := unix.Getsid(0)
+	switch {
+	case e != 0:
+		x.say(sayNotLeft, int(e), capital(e.Error()))
+	case err == nil && sid == x.self:
+		x.say(sayLeft)
+		x.swallowed = 1<<(unix.SIGHUP-1) | 1<<(unix.SIGCONT-1)
+	default:
+		x.say(sayLeftNoLeader)
+	}
+}
+
+// sendOn has the signals that mean nothing to us sent on at once, without a
+// thought: as long as there is a command, and nobody wants to be told.
+func (x *sole) sendOn() {
+	target := x.child
+	if x.toGroup() {
+		target = -x.child
+	}
+	signals.Target(target)
+	for s := unix.Signal(1); s <= signals.MaxSignal; s++ {
+		as := x.translate(s)
+		if x.child == 0 || x.verbosity > 1 || x.special(s) {
+			as = 0
+		}
+		signals.SendOn(s, as)
+	}
+}
+
+func (x *sole) toGroup() bool { return !x.single && x.grouping != reaper.SameGroup }
+
+func (x *sole) translate(s unix.Signal) unix.Signal {
+	if n := x.rewrite[s]; n >= 0 {
+		return unix.Signal(n)
+	}
+	return s
+}
+
+// special reports whether s takes more than to be sent on.
+func (x *sole) special(s unix.Signal) bool {
+	switch s {
+	case unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU:
+		return true
+	case unix.SIGPIPE: // it may come of our own writing
+		return true
+	case unix.SIGCONT:
+		if x.cmd.Terminal >= 0 {
+			return true
+		}
+	}
+	if x.swallowed&(1<<(s-1)) != 0 {
+		return true
+	}
+	return asksToStop(s) && (x.stopped || x.grace > 0)
+}
+
+// asksToStop reports whether s is a wish that a program end.
+func asksToStop(s unix.Signal) bool {
+	return s == unix.SIGTERM || s == unix.SIGINT || s == unix.SIGQUIT
+}
+
+// run waits for signals until the command has ended, and what else it is to wait
+// for.
+func (x *sole) run() {
+	for {
+		limit := time.Duration(-1)
+		if !x.deadline.IsZero() {
+			limit = max(0, time.Until(x.deadline))
+		}
+		i, ok := signals.Wait(limit)
+		switch {
+		case !ok:
+		case i.Signal == unix.SIGCHLD:
+			if x.tells(sayReceived) {
+				x.say(sayReceived, i)
+			}
+			if x.collect() {
+				return
+			}
+		default:
+			x.receive(i)
+		}
+		if !x.deadline.IsZero() && !time.Now().Before(x.deadline) && x.overdue() {
+			return
+		}
+	}
+}
+
+// receive is a signal that was not sent on without a thought.
+func (x *sole) receive(i signals.Info) {
+	s, as := i.Signal, x.translate(i.Signal)
+	if s == unix.SIGPIPE && i.PID == x.self && i.Sent() {
+		return // nobody reads what we say
+	}
+	x.say(sayReceived, i)
+	if bit := uint64(1) << (s - 1); x.swallowed&bit != 0 {
+		x.swallowed &^= bit
+		x.say(saySwallowed, int(s))
+		x.sendOn()
+		return
+	}
+	switch s {
+	case unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU:
+		if x.dialect == tini {
+			if s == unix.SIGTSTP {
+				x.send(i, as)
+			}
+			return
+		}
+		if x.rewrite[s] < 0 && x.grouping != reaper.SameGroup {
+			as = unix.SIGSTOP // an orphaned group would not be stopped by the others
+		}
+		x.send(i, as)
+		x.say(saySuspended)
+		_ = unix.Kill(x.self, unix.SIGSTOP) // PID 1 does not mind
+		return
+	case unix.SIGCONT:
+		x.handOver()
+	}
+	x.send(i, as)
+	if asksToStop(s) && as != 0 {
+		x.ending = true
+		x.wake()
+		x.countdown()
+	}
+}
+
+// send sends s to the command or its group, and after its end to what is left.
+func (x *sole) send(i signals.Info, s unix.Signal) {
+	switch {
+	case s == 0:
+		x.say(sayDropped, i)
+	case x.child == 0:
+		reaper.SignalLeft(s, x.namespace)
+	default:
+		err := reaper.SignalSole(x.child, s, x.toGroup())
+		x.say(saySent, i, s, err)
+	}
+}
+
+// countdown begins the grace. What is killed at its end has a tenth of it, at
+// most a second, to be gone.
+func (x *sole) countdown() {
+	if x.grace > 0 && x.deadline.IsZero() {
+		x.deadline = time.Now().Add(x.grace - min(x.grace/10, time.Second))
+	}
+}
+
+// wake continues a command that stands still though it is to end. One that stops
+// itself again and again is left so.
+func (x *sole) wake() {
+	if x.ending && x.stopped && x.child != 0 && x.woken < 3 {
+		x.woken++
+		_ = reaper.SignalSole(x.child, unix.SIGCONT, x.toGroup())
+	}
+}
+
+// collect looks after the children. It reports whether all is over.
+func (x *sole) collect() (over bool) {
+	for n := 1; ; n++ {
+		c, found, left := reaper.NextChange(x.peek)
+		switch {
+		case !found:
+			if x.tells(sayNoMore) {
+				x.say(sayNoMore, left)
+			}
+			return x.child == 0 && (!x.killLeft || !left)
+		case c.Stopped:
+			x.standsStill(c)
+			continue
+		case c.PID == x.child:
+			x.ended(c)
+			if !x.killLeft && x.dialect != tini {
+				return true
+			}
+		case x.tells(sayReaped):
+			x.say(sayReaped, c, x.reaped)
+		}
+		if n%256 == 0 { // orphans may come faster than they go
+			for i, ok := signals.Wait(0); ok; i, ok = signals.Wait(0) {
+				if i.Signal != unix.SIGCHLD {
+					x.receive(i)
+				}
+			}
+			if x.child == 0 && !x.killLeft {
+				return true
+			}
+		}
+	}
+}
+
+// beforeCollect looks at a child while its number is still its own.
+func (x *sole) beforeCollect(c reaper.Change) {
+	if c.Stopped {
+		return
+	}
+	if x.tellReaped || x.verbosity > 1 {
+		x.reaped = reaper.Name(c.PID)
+	}
+	if x.dialect == dumbInit && c.PID == x.child { // it tells the rest of the group, and does not wait for it
+		x.say(sayReaped, c, x.reaped)
+		x.send(signals.Info{Signal: unix.SIGTERM}, x.translate(unix.SIGTERM))
+	}
+}
+
+// standsStill is a child's stop. That of the command by its terminal is ours,
+// too: the shell that waits for us gets the terminal back.
+func (x *sole) standsStill(c reaper.Change) {
+	if c.PID != x.child {
+		return
+	}
+	x.stopped = true
+	if signals.SentOn()&(1<<(unix.SIGTERM-1)|1<<(unix.SIGINT-1)|1<<(unix.SIGQUIT-1)) != 0 {
+		x.ending = true
+	}
+	x.sendOn()
+	x.wake()
+	if x.self == 1 || x.cmd.Terminal < 0 || x.dialect == tini || c.Signal == unix.SIGSTOP {
+		return
+	}
+	if pgrp, err := unix.IoctlGetInt(x.cmd.Terminal, unix.TIOCGPGRP); err != nil || pgrp != x.child {
+		return
+	}
+	if sid, err := unix.Getsid(0); err == nil && sid != x.self {
+		_ = unix.Kill(0, unix.SIGSTOP) // with those that stand in our pipeline
+	}
+}
+
+// handOver gives the command's group the foreground that a shell has given us.
+func (x *sole) handOver() {
+	x.stopped = false
+	if x.cmd.Terminal >= 0 && x.child != 0 {
+		reaper.GiveTerminal(x.cmd.Terminal, x.child)
+	}
+}
+
+// ended is the command's end.
+func (x *sole) ended(c reaper.Change) {
+	x.code = c.Code
+	x.say(sayEnded, c)
+	x.child = 0
+	x.sendOn()
+	if x.cmd.Terminal >= 0 && x.grouping == reaper.OwnGroup && x.dialect != tini && x.self != 1 {
+		reaper.ReclaimTerminal(x.cmd.Terminal)
+	}
+	if x.killLeft {
+		x.countdown()
+		reaper.SignalLeft(unix.SIGTERM, x.namespace)
+		reaper.SignalLeft(unix.SIGCONT, x.namespace)
+	}
+}
+
+// overdue is the end of the grace: everything is killed, and what cannot be is
+// not waited for.
+func (x *sole) overdue() (over bool) {
+	if x.killed {
+		if x.child != 0 {
+			x.code = 128 + int(unix.SIGKILL)
+		}
+		return true
+	}
+	x.killed = true
+	x.say(sayKilled, x.grace)
+	if x.child != 0 {
+		_ = reaper.SignalSole(x.child, unix.SIGKILL, x.toGroup())
+	}
+	if x.killLeft {
+		reaper.SignalLeft(unix.SIGKILL, x.namespace)
+	}
+	x.deadline = time.Now().Add(min(x.grace/10, time.Second))
+	return false
+}
+
+// exit turns the status into the one to end with.
+func (x *sole) exit(code int) int {
+	x.say(sayExit, code)
+	if to, ok := x.remap[code]; ok {
+		return to
+	}
+	return code
+}
+
+// notStarted says why there is no command, and reports the status for it.
+func (x *sole) notStarted(err error) int {
+	code := 1
+	var e *reaper.StartError
+	if errors.As(err, &e) {
+		code = e.Code()
+	}
+	return x.refused(err, code)
+}
+
+func failed(step string, err error) error { return fmt.Errorf("%s: %w", step, err) }
+
+// errnoOf is what the kernel said.
+func errnoOf(err error) unix.Errno {
+	var e unix.Errno
+	if !errors.As(err, &e) {
+		return unix.EINVAL
+	}
+	return e
+}
+
+func prctlGet(option int, to *int32) error {
+	return unix.Prctl(option, uintptr(unsafe.Pointer(to)), 0, 0, 0)
+}

@@ -1,0 +1,202 @@
+// Package signals receives this process's signals below the Go runtime: all that
+// can be caught, each with its sender, and without a thread or a goroutine that
+// wakes for nothing.
+//
+// os/signal knows neither senders nor the signals 27 and 32 to 34, ends the
+// process by a fault's signal that somebody sends, and takes three times as long.
+// Here one thread, which must be locked, blocks every signal and waits for them
+// in rt_sigtimedwait(2). Go unblocks some of them on every thread that it makes;
+// where one of those is caught instead, a handler of a few lines of assembly
+// (signals_*.s) queues it, siginfo and all, to the thread that waits, and blocks
+// the rest in its own thread. Only a true fault goes on to Go's handler, which
+// makes a panic of it.
+package signals
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Info is a signal and where it came from (sigaction(2), siginfo_t).
+type Info struct {
+	Signal unix.Signal
+	Code   int // SI_USER (0), SI_QUEUE, SI_TKILL: from a process; SI_KERNEL (128) and the other positive ones from the kernel
+	PID    int // of the sender, 0 where the kernel sent it or the sender is in no PID namespace of ours
+	UID    int
+}
+
+// Sent reports whether a process sent the signal, and not the kernel.
+func (i Info) Sent() bool { return i.Code <= 0 }
+
+// MaxSignal is the highest signal there is.
+const MaxSignal = 64
+
+// A waitArgs is what signals_*.s reads and writes; it knows the offsets.
+type waitArgs struct {
+	info    [128]byte // 0: siginfo_t
+	set     uint64    // 128: what is waited for
+	block   uint64    // 136: the mask while waiting
+	unblock uint64    // 144: the mask of the thread otherwise
+	timeout uintptr   // 152: *unix.Timespec or 0
+	target  int64     // 160: as of kill(2)
+	sent    uint64    // 168: bit n-1: signal n has been sent on
+	action  [72]uint8 // 176: signal n is sent on to target as action[n]; 0: wait returns it
+}
+
+// What the assembly reads by name. None of it moves.
+var (
+	faults    = bits(unix.SIGILL, unix.SIGTRAP, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGSYS)
+	goHandler uintptr
+	pid       int32
+	waiter    int32
+	args      waitArgs
+	timeout   unix.Timespec
+)
+
+func bits(signals ...unix.Signal) (set uint64) {
+	for _, s := range signals {
+		set |= 1 << (s - 1)
+	}
+	return set
+}
+
+func handlerPC() uintptr
+
+// wait waits for a signal whose action is 0 and reports its number, or a negated
+// errno.
+func wait(a *waitArgs) int64
+
+//go:linkname entersyscall runtime.entersyscall
+func entersyscall()
+
+//go:linkname exitsyscall runtime.exitsyscall
+func exitsyscall()
+
+// blockingWait is wait with the scheduler told.
+//
+//go:nosplit
+func blockingWait(a *waitArgs) int64 {
+	entersyscall()
+	r := wait(a)
+	exitsyscall()
+	return r
+}
+
+// A sigaction is the kernel's struct, as rt_sigaction(2) takes it on amd64 and
+// arm64 (include/linux/signal_types.h, with sa_restorer on both).
+type sigaction struct{ handler, flags, restorer, mask uintptr }
+
+func rtSigaction(sig unix.Signal, act, old *sigaction) error {
+	_, _, e := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(act)), uintptr(unsafe.Pointer(old)), 8, 0, 0)
+	if e != 0 {
+		return e
+	}
+	return nil
+}
+
+// Catch takes all signals that can be caught but those of except from Go and
+// from os/signal, for good. The calling goroutine must have locked its thread:
+// it is the one that [Wait] is called on from now on.
+func Catch(except ...unix.Signal) error {
+	if waiter != 0 {
+		return errors.New("catch signals: they are caught already")
+	}
+	var old sigaction
+	if err := rtSigaction(unix.SIGSEGV, nil, &old); err != nil {
+		return fmt.Errorf("catch signals: %w", err)
+	}
+	pid, goHandler = int32(os.Getpid()), old.handler
+	args.block, args.unblock = ^uint64(0), ^faults
+	args.set = ^bits(except...)
+	for _, s := range except { // left as they are
+		args.block &^= bits(s)
+		args.unblock &^= bits(s)
+	}
+	// What is blocked stays pending for Wait until the handlers are there.
+	if err := setMask(args.unblock); err != nil {
+		return fmt.Errorf("catch signals: %w", err)
+	}
+	waiter = int32(unix.Gettid())
+	own := old // with Go's SA_ONSTACK and restorer
+	own.handler, own.mask = handlerPC(), ^uintptr(0)
+	for s := unix.Signal(1); s <= MaxSignal; s++ {
+		if s == unix.SIGKILL || s == unix.SIGSTOP || args.set&bits(s) == 0 {
+			continue
+		}
+		if err := rtSigaction(s, &own, nil); err != nil {
+			return fmt.Errorf("catch signal %d: %w", s, err)
+		}
+	}
+	return nil
+}
+
+func setMask(set uint64) error {
+	_, _, e := unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&set)), 0, 8, 0, 0)
+	if e != 0 {
+		return e
+	}
+	return nil
+}
+
+// Release gives the calling thread the mask that the process was started with:
+// for a program whose entry point has blocked every signal and that wants Go to
+// answer them.
+func Release(mask uint64) { _ = setMask(mask) }
+
+// SendOn has [Wait] send signal s on to target, as kill(2) has it, as the signal
+// as, at once and without returning; as 0 ends that. The target's process must
+// be a child that is not reaped, else the number may be somebody else's.
+func SendOn(s, as unix.Signal) { args.action[s] = uint8(as) }
+
+// Target sets whom SendOn's signals go to.
+func Target(pid int) { args.target = int64(pid) }
+
+// SentOn reports the signals that were sent on by SendOn since the last call,
+// bit n-1 for signal n.
+func SentOn() uint64 {
+	s := args.sent
+	args.sent = 0
+	return s
+}
+
+// Wait waits for the next signal that is not one of SendOn's, for ever if limit
+// is negative. ok is false when there was none in that time. It does not
+// allocate.
+func Wait(limit time.Duration) (i Info, ok bool) {
+	for {
+		args.timeout = 0
+		if limit >= 0 {
+			timeout = unix.NsecToTimespec(int64(limit))
+			args.timeout = uintptr(unsafe.Pointer(&timeout))
+		}
+		n := blockingWait(&args)
+		if n <= 0 {
+			return Info{}, false // the time is over, or a stop and a continuation
+		}
+		i = decode(unix.Signal(n), &args.info)
+		if i.Signal == unix.SIGURG && i.Code == siTkill && i.PID == int(pid) {
+			continue // Go's preemption of this thread
+		}
+		return i, true
+	}
+}
+
+const siTkill = -6 // SI_TKILL, include/uapi/asm-generic/siginfo.h
+
+// decode reads a siginfo_t: si_signo, si_errno, si_code, padding, si_pid, si_uid.
+func decode(s unix.Signal, b *[128]byte) Info {
+	word := func(at int) int32 { return *(*int32)(unsafe.Pointer(&b[at])) }
+	i := Info{Signal: s, Code: int(word(8))}
+	if i.Code < -0x8000 { // queued by the handler
+		i.Code += 0x10000
+	}
+	if i.Code <= 0 || s == unix.SIGCHLD {
+		i.PID, i.UID = int(word(16)), int(uint32(word(20)))
+	}
+	return i
+}
