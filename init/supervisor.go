@@ -244,7 +244,7 @@ func (s *Supervisor) open() error {
 	}
 	hub, err := output.New(output.Options{
 		Color:  color,
-		Stdout: s.opt.Stdout, Stderr: s.opt.Stderr, Format: s.opt.Format,
+		Stdout: s.opt.Stdout, Stderr: s.opt.Stderr, OpenConsole: !s.opt.Place.Initial, Format: s.opt.Format,
 		ConsoleFull: s.cfg.ConsoleFull, RingSize: s.cfg.OutputRing, LogPath: s.cfg.LogPath,
 	})
 	if err != nil {

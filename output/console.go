@@ -34,6 +34,7 @@ type console struct {
 	writing bool
 	waiting []*stream
 	dropped uint64 // lines, not yet said
+	torn    bool   // the last write ended within a line; of run alone
 	second  int64  // clock is of it
 	clock   []byte // "15:04:05 "
 	empty   []chan struct{}
@@ -64,6 +65,22 @@ func (h *Hub) newConsole(f *os.File, what string) *console {
 		c.color = err == nil && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 	}
 	return c
+}
+
+// letOpen lets everybody write to the console when they open it anew, as
+// /dev/stdout of a worker that inherits it, where that harms nobody: only its
+// holders come to a pipe without a name, and what is lost with a pseudo-terminal
+// is what mesg(1) allows. A file's permissions are somebody else's.
+func (c *console) letOpen() {
+	var st unix.Stat_t
+	var fs unix.Statfs_t
+	if !c.hub.opt.OpenConsole || unix.Fstat(c.fd, &st) != nil || unix.Fstatfs(c.fd, &fs) != nil {
+		return
+	}
+	if fs.Type != unix.PIPEFS_MAGIC && fs.Type != unix.DEVPTS_SUPER_MAGIC || st.Mode&unix.S_IWOTH != 0 {
+		return
+	}
+	_ = unix.Fchmod(c.fd, st.Mode&0o7777|unix.S_IWOTH) // if not, its worker says what it cannot do
 }
 
 func sameFile(a, b *os.File) bool {
@@ -301,26 +318,44 @@ func (c *console) run() {
 // put writes p or counts what it could not write. It never tries again what
 // failed for good, so a dead console costs nothing.
 func (c *console) put(p []byte) {
-	for len(p) > 0 {
-		n, err := unix.Write(c.fd, p)
-		switch {
-		case n > 0:
-			p = p[n:]
-		case errors.Is(err, unix.EINTR):
-		case errors.Is(err, unix.EAGAIN): // somebody else made it O_NONBLOCK
-			fds := []unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLOUT}}
-			if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
-				c.trouble.fail(c.hub, err, len(p))
-				return
-			}
-		default:
-			if err == nil {
-				err = errors.New("nothing was written")
-			}
+	if c.torn && c.format != "raw" { // a full disk has room again, if this succeeds
+		if _, err := c.send([]byte{'\n'}); err != nil {
 			c.trouble.fail(c.hub, err, len(p))
 			return
 		}
 	}
+	c.torn = false
+	n, err := c.send(p)
+	if err != nil {
+		c.torn = n > 0 && p[n-1] != '\n'
+		c.trouble.fail(c.hub, err, len(p)-n)
+		return
+	}
+	if c.trouble.lost.Load() > 0 {
+		c.trouble.over(c.hub, time.Now().UnixNano())
+	}
+}
+
+// send writes p, and waits if it must, but for what fails for good.
+func (c *console) send(p []byte) (done int, err error) {
+	for done < len(p) {
+		n, err := unix.Write(c.fd, p[done:])
+		switch {
+		case n > 0:
+			done += n
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EAGAIN): // somebody else made it O_NONBLOCK
+			fds := []unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLOUT}}
+			if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
+				return done, err
+			}
+		case err == nil:
+			return done, errors.New("nothing was written")
+		default:
+			return done, err
+		}
+	}
+	return done, nil
 }
 
 // drained is closed once nothing waits any more.

@@ -3,8 +3,10 @@ package output
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -311,5 +313,131 @@ func TestDeadConsole(t *testing.T) {
 	}
 	if got, want := text(src.Tail(Query{Lines: 1})), "line 50000\n"; got != want {
 		t.Errorf("Tail(1) = %q, want %q", got, want)
+	}
+}
+
+// A console on a full disk loses lines and says so; none that comes later is
+// appended to half a line. Needs root: mounts a tmpfs of 64 KiB.
+func TestConsoleOnFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("none", dir, "tmpfs", 0, "size=64k"); err != nil {
+		if err == unix.EPERM && os.Getenv("PAZINIT_TEST_MUST") == "" {
+			t.Skip("mount tmpfs: needs root")
+		}
+		t.Fatal(err)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	path, room := filepath.Join(dir, "console"), filepath.Join(dir, "room")
+	if err := os.WriteFile(room, make([]byte, 32<<10), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	h, _ := newHub(t, Options{Stdout: f, Stderr: f})
+	src := newSource(t, h, Config{})
+	out, _ := src.Files()
+	settle := func() {
+		await(t, "flush", src.Flush())
+		await(t, "console", h.out.drained())
+	}
+	all := numbers(1, 5_000)
+	say(t, out, all)
+	settle()
+	lost := h.Lost().Console
+	if lost == 0 {
+		t.Fatal("Lost().Console = 0, want some")
+	}
+	if err := os.Remove(room); err != nil {
+		t.Fatal(err)
+	}
+	say(t, out, "room again\n")
+	settle()
+	lines := strings.Split(strings.TrimSuffix(read(t, path), "\n"), "\n")
+	for i, line := range lines[:len(lines)-2] {
+		if want := "| line " + strconv.Itoa(i+1); !strings.HasSuffix(line, want) {
+			t.Fatalf("line %d = %q, want %q", i, line, want)
+		}
+	}
+	if line := lines[len(lines)-1]; len(line) < 8 || line[8:] != " shop:web.1 | room again" {
+		t.Errorf("last line = %q, want it alone", line)
+	}
+}
+
+// A console that was made O_NONBLOCK by somebody else loses nothing.
+func TestConsoleNonBlocking(t *testing.T) {
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		t.Fatal(err)
+	}
+	in, out := os.NewFile(uintptr(p[0]), "in"), os.NewFile(uintptr(p[1]), "out")
+	defer in.Close()
+	h, _ := newHub(t, Options{Stdout: out, Stderr: out, Format: "raw"})
+	src := newSource(t, h, Config{})
+	fd, _ := src.Files()
+	all := numbers(1, 100_000)
+	go func() { _ = sayAll(fd, []byte(all)) }()
+	got := make([]byte, len(all))
+	if _, err := io.ReadFull(in, got); err != nil || string(got) != all {
+		t.Errorf("console = %v, %s", err, differ(string(got), all))
+	}
+	if flags, err := unix.FcntlInt(uintptr(p[1]), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK == 0 {
+		t.Errorf("flags = %#x, %v, want it O_NONBLOCK still", flags, err)
+	}
+	closeHub(t, h)
+	out.Close()
+}
+
+// A worker of another user may open what it inherits anew only where a container
+// has it for itself, and where that opens no file.
+func TestOpenConsole(t *testing.T) {
+	for _, c := range []struct {
+		kind        string
+		open, other bool
+		want        uint32
+	}{
+		{"pipe", true, true, 0o602},
+		{"pipe", true, false, 0o600},
+		{"pipe", false, true, 0o600},
+		{"fifo", true, true, 0o600},
+		{"file", true, true, 0o600},
+		{"socket", true, true, 0o777},
+	} {
+		var f *os.File
+		var err error
+		path := filepath.Join(t.TempDir(), "x")
+		switch c.kind {
+		case "pipe":
+			var in *os.File
+			in, f, err = os.Pipe()
+			defer in.Close()
+		case "fifo":
+			if err = unix.Mkfifo(path, 0o600); err == nil {
+				f, err = os.OpenFile(path, os.O_RDWR, 0)
+			}
+		case "file":
+			f, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
+		case "socket":
+			var p [2]int
+			p, err = unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			f = os.NewFile(uintptr(p[0]), "socket")
+			defer unix.Close(p[1])
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		h, _ := newHub(t, Options{Stdout: f, Stderr: f, OpenConsole: c.open})
+		cfg := Config{UID: os.Geteuid(), Stdout: Target{Kind: "inherit"}}
+		if c.other {
+			cfg.UID++
+		}
+		newSource(t, h, cfg)
+		var st unix.Stat_t
+		if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Mode&0o7777 != c.want {
+			t.Errorf("%s, allowed %v, other user %v: mode = %o, %v, want %o", c.kind, c.open, c.other, st.Mode&0o7777, err, c.want)
+		}
 	}
 }

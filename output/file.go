@@ -271,7 +271,7 @@ func (f *file) removed() bool {
 func (f *file) write(s *stream, data []byte, t int64, kind ending) {
 	f.turns.Add(1)
 	defer f.turns.Add(1)
-	if f.fd >= 0 && t-f.checked > aliveEvery {
+	if ago := t - f.checked; f.fd >= 0 && (ago > aliveEvery || ago < 0) { // negative: the clock was set back
 		f.checked = t
 		if f.removed() {
 			f.close()

@@ -31,6 +31,10 @@ const (
 type Options struct {
 	Stdout, Stderr *os.File // the console; nil is os.Stdout and os.Stderr. The caller keeps them open
 
+	// OpenConsole allows the console's permissions to be widened, see Target.Kind:
+	// in a container, which has its console for itself, not on a host.
+	OpenConsole bool
+
 	Format      string // auto, plain, json or raw; "" is auto, which is plain
 	Color       string // auto, always or never; "" is auto: on a terminal, unless NO_COLOR is set
 	ConsoleFull string // block or drop, "" is block: what a worker meets when 1 MiB waits for the console
@@ -458,7 +462,7 @@ func (t *trouble) over(h *Hub, now int64) {
 
 func (t *trouble) say(h *Hub, why string, now int64) {
 	t.mu.Lock()
-	if t.said != 0 && now-t.said < int64(sayEvery) {
+	if ago := now - t.said; t.said != 0 && ago >= 0 && ago < int64(sayEvery) { // negative: the clock was set back
 		t.mu.Unlock()
 		return
 	}

@@ -325,8 +325,8 @@ func TestPipesBelongToTheWorker(t *testing.T) {
 	src := newSource(t, h, Config{UID: 65534, GID: 65533})
 	for _, fd := range []int{src.fds[1], src.fds[2]} {
 		var st unix.Stat_t
-		if err := unix.Fstat(fd, &st); err != nil || st.Uid != 65534 || st.Gid != 65533 || st.Mode&0o777 != 0o600 {
-			t.Errorf("pipe = %d:%d %o, %v, want 65534:65533 600", st.Uid, st.Gid, st.Mode&0o777, err)
+		if err := unix.Fstat(fd, &st); err != nil || st.Uid != 65534 || st.Gid != 65533 || st.Mode&0o777 != 0o622 {
+			t.Errorf("pipe = %d:%d %o, %v, want 65534:65533 622", st.Uid, st.Gid, st.Mode&0o777, err)
 		}
 	}
 	p, err := os.StartProcess("/bin/sh", []string{"sh", "-c", "echo one >/dev/stdout; echo two >/proc/self/fd/2"}, &os.ProcAttr{
@@ -540,5 +540,35 @@ func TestTroubleIsSaidOnceAMinute(t *testing.T) {
 	want := []string{"write x: disk full: 3 bytes not written", "write x: goes on: 4 bytes not written"}
 	if got := said.get(); !slices.Equal(got, want) {
 		t.Errorf("notices = %q, want %q", got, want)
+	}
+}
+
+// A clock that is set back by a year must not silence anything for a year.
+func TestClockSetBack(t *testing.T) {
+	var said notices
+	h, _ := newHub(t, Options{Notice: said.add})
+	tr := trouble{what: "write x", total: &h.lost.files}
+	now := time.Now().UnixNano()
+	tr.say(h, "before", now)
+	tr.say(h, "after", now-365*24*int64(time.Hour))
+	if got, want := said.get(), []string{"write x: before", "write x: after"}; !slices.Equal(got, want) {
+		t.Errorf("notices = %q, want %q", got, want)
+	}
+
+	path := filepath.Join(t.TempDir(), "log")
+	src := newSource(t, h, Config{Stdout: Target{Kind: "file", Path: path}})
+	out, _ := src.Files()
+	say(t, out, "one\n")
+	await(t, "flush", src.Flush())
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	h.mu.Lock()
+	h.files[path].checked += 365 * 24 * int64(time.Hour) // looked at last by the clock of then
+	h.mu.Unlock()
+	say(t, out, "two\n")
+	await(t, "flush", src.Flush())
+	if got, want := read(t, path), "two\n"; got != want {
+		t.Errorf("file = %q, want %q", got, want)
 	}
 }

@@ -14,7 +14,11 @@ import (
 type Target struct {
 	// Kind is one of
 	//	capture  the console ("" is the same)
-	//	inherit  pazinit's own descriptor, not captured: no ring
+	//	inherit  pazinit's own descriptor, not captured: no ring. For a worker
+	//	         of another user, a pipe or pseudo-terminal is made writable for
+	//	         everybody (chmod o+w) if Options.OpenConsole is set, so that it
+	//	         can open /dev/stdout anew; a file or device is left as it is,
+	//	         and a socket can be opened by nobody
 	//	null     /dev/null, not captured
 	//	file     Path
 	//	dir      a file of its own in the folder Path, see [FileName]
@@ -34,7 +38,7 @@ type Config struct {
 	App, Worker    string
 	Instance       int
 	Stdout, Stderr Target
-	UID, GID       int // the pipes are given to it, so that it can open /dev/stdout
+	UID, GID       int // the pipes are given to it
 }
 
 // A Source is the output of one instance. It is made before the first start,
@@ -141,7 +145,11 @@ func (src *Source) connect(which uint8, t *Target) error {
 	h := src.hub
 	switch t.Kind {
 	case "inherit":
-		src.fds[which] = h.console(which).fd
+		c := h.console(which)
+		if src.cfg.UID != unix.Geteuid() {
+			c.letOpen()
+		}
+		src.fds[which] = c.fd
 		return nil
 	case "null":
 		if h.nullfd < 0 {
@@ -164,6 +172,10 @@ func (src *Source) connect(which uint8, t *Target) error {
 	if err := unix.SetNonblock(s.rfd, true); err != nil {
 		return fail(fmt.Errorf("set pipe: %w", err))
 	}
+	// Who opens /dev/stdout is asked for the right to write, and may not be the
+	// worker's user but one that a part of it became. Nobody else comes to a pipe:
+	// only its holders' folders in /proc lead there.
+	_ = unix.Fchmod(s.wfd, 0o622)
 	if src.cfg.UID != unix.Geteuid() || src.cfg.GID != unix.Getegid() {
 		if err := unix.Fchown(s.wfd, src.cfg.UID, src.cfg.GID); err != nil && err != unix.EPERM {
 			return fail(fmt.Errorf("give pipe to uid %d: %w", src.cfg.UID, err))
