@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bufio"
-	"os"
+	"bytes"
 	"runtime/debug"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,26 +18,33 @@ func shrink() {
 	dropText()
 }
 
-// dropText gives back the pages of the program's own file.
+// dropText gives back the pages of the program's own file. It allocates little:
+// exec mode is to stay small.
 func dropText() {
-	self, err := os.Readlink("/proc/self/exe")
+	var buf [8 << 10]byte // this program's mappings are the first ones
+	n, err := unix.Readlink("/proc/self/exe", buf[:])
 	if err != nil {
 		return
 	}
-	f, err := os.Open("/proc/self/maps")
+	self := string(buf[:n])
+	fd, err := unix.Open("/proc/self/maps", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return
 	}
-	defer f.Close()
-	for sc := bufio.NewScanner(f); sc.Scan(); {
+	n, err = unix.Read(fd, buf[:])
+	unix.Close(fd)
+	if err != nil {
+		return
+	}
+	for line := range bytes.Lines(buf[:n]) {
 		// 00400000-0060e000 r-xp 00000000 fe:00 1234 /sbin/pazinit
-		w := strings.Fields(sc.Text())
-		if len(w) < 6 || w[5] != self || w[1][1] != '-' { // not what was written to: that would be lost
+		w := bytes.Fields(line)
+		if len(w) < 6 || string(w[5]) != self || w[1][1] != '-' { // not what was written to: that would be lost
 			continue
 		}
-		from, to, _ := strings.Cut(w[0], "-")
-		first, err1 := strconv.ParseUint(from, 16, 64)
-		last, err2 := strconv.ParseUint(to, 16, 64)
+		from, to, _ := bytes.Cut(w[0], []byte("-"))
+		first, err1 := strconv.ParseUint(string(from), 16, 64)
+		last, err2 := strconv.ParseUint(string(to), 16, 64)
 		if err1 != nil || err2 != nil || last <= first {
 			continue
 		}
