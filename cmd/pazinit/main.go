@@ -27,9 +27,9 @@ func main() {
 func run(argv []string, stdout, stderr io.Writer) int {
 	c := &command{stdout: stdout, stderr: stderr}
 	if d, ok := persona(argv[0]); ok {
-		return c.asPersona(d, argv[0], argv[1:])
+		return c.end(c.asPersona(d, argv[0], argv[1:]))
 	}
-	return c.dispatch(argv[1:])
+	return c.end(c.dispatch(argv[1:]))
 }
 
 // How much the heap may grow before it is collected, in percent: from 4 MiB times
@@ -42,6 +42,7 @@ const (
 // A command is one invocation of the program.
 type command struct {
 	stdout, stderr io.Writer
+	onEnd          string // what follows, see end; "": as fits the place
 }
 
 // exitUsage is the exit status for what cannot be understood, and for bad

@@ -166,6 +166,7 @@ func (c *command) supervise(args []string, named bool) int {
 	if err != nil {
 		return c.fail(code, "%v", err)
 	}
+	c.onEnd = s.OnEnd()
 	return code
 }
 
