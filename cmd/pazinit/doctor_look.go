@@ -144,8 +144,9 @@ var namespaceKinds = [...]string{"pid", "mnt", "net", "user", "uts", "ipc", "cgr
 // lookNamespaces compares inodes of /proc/self/ns (namespaces(7)). Before 6.18
 // the first net and mnt namespaces had no fixed one. Then net is told by a sysctl
 // that only the first one has (net_core_table, net/core/sysctl_net_core.c), mnt
-// by that of pid 1 where that is the machine's, and both by who owns them: what
-// another user namespace than the first owns is not the first (ioctl_nsfs(2), 4.9).
+// by that of kthreadd, pid 2 of the machine, which only root may see, and both by
+// who owns them: what another user namespace than the first owns is not the first
+// (ioctl_nsfs(2), 4.9).
 func lookNamespaces(seesInit bool) map[string]string {
 	out := map[string]string{}
 	for _, kind := range namespaceKinds {
@@ -179,7 +180,7 @@ func ownOrNot(kind, file string, ino uint64, seesInit bool) string {
 			}
 			return nsOwn
 		}
-	} else if seesInit && unix.Stat("/proc/1/ns/mnt", &st) == nil {
+	} else if seesInit && unix.Stat("/proc/2/ns/mnt", &st) == nil {
 		if st.Ino == ino {
 			return nsInitial
 		}
@@ -610,7 +611,12 @@ func lookDescriptor(proc string, fd int) stdioFacts {
 		return f
 	}
 	f.UID, f.GID, f.Mode = int(st.Uid), int(st.Gid), fmt.Sprintf("%04o", st.Mode&0o7777)
-	f.Kind = descriptorKind(st.Mode, unix.Major(st.Rdev), unix.Minor(st.Rdev), strings.HasPrefix(f.Name, "pipe:"))
+	anonymous := strings.HasPrefix(f.Name, "pipe:")
+	var fs unix.Statfs_t
+	if own && unix.Fstatfs(fd, &fs) == nil { // without /proc, too
+		anonymous = fs.Type == unix.PIPEFS_MAGIC
+	}
+	f.Kind = descriptorKind(st.Mode, unix.Major(st.Rdev), unix.Minor(st.Rdev), anonymous)
 	if own && f.Kind == "device" {
 		if _, err := unix.IoctlGetTermios(fd, unix.TCGETS); err == nil {
 			f.Kind = "tty"
