@@ -97,7 +97,10 @@ func expected(e engine, s bundle.Spec) map[string]any {
 	case s.Parent != nil:
 		d.Process.Parent = s.Parent[0]
 	case s.HostPID:
-		d.Process.Parent = map[string]string{"runc": "runc", "podman": "conmon"}[e.name]
+		d.Process.Parent = e.name
+		if e.name == "podman" {
+			d.Process.Parent = "conmon"
+		}
 	}
 	d.Namespaces.PID, d.Namespaces.User = initial(s.HostPID), initial(s.Users == nil)
 	d.Namespaces.UTS, d.Namespaces.IPC, d.Namespaces.Net = "own", "own", "own"

@@ -2,7 +2,6 @@ package containers
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -38,7 +37,8 @@ type engine struct {
 type process struct {
 	t     *testing.T
 	cmd   *exec.Cmd
-	ended chan struct{}
+	read  func()        // its terminal, until there is no more
+	ended chan struct{} // and all that it printed has come
 
 	mu   sync.Mutex
 	news chan struct{} // closed and renewed whenever out grows
@@ -48,11 +48,12 @@ type process struct {
 // A container is the engine's process that holds one.
 type container struct {
 	*process
-	e    engine
-	id   string
-	dir  string // for everybody to look into
-	cli  []string
-	keys io.WriteCloser // what is typed, or its standard input
+	e     engine
+	id    string
+	dir   string // for everybody to look into
+	cli   []string
+	state string         // the engine's, where an ordinary user runs it
+	keys  io.WriteCloser // what is typed, or its standard input
 }
 
 // colors and what else a terminal is sent.
@@ -68,16 +69,14 @@ func (e engine) start(t *testing.T, p bundle.Place, s bundle.Spec) *container {
 	c.must(errors.Join(os.Chmod(c.dir, 0o755), os.Chmod(filepath.Dir(c.dir), 0o755)))
 	s.Env = append([]string{c.marker()}, s.Env...)
 	if p.ByUser {
-		state := filepath.Join(c.dir, "state")
-		c.must(errors.Join(os.Mkdir(state, 0o700), os.Chown(state, user, user)))
-		c.cli = []string{"setpriv", "--reuid", strconv.Itoa(user), "--regid", strconv.Itoa(user), "--clear-groups", "env", "XDG_RUNTIME_DIR=" + state}
+		c.state = filepath.Join(c.dir, "state")
+		c.must(errors.Join(os.Mkdir(c.state, 0o700), os.Chown(c.state, user, user)))
 	}
 	args := e.run(c, p, s)
-	argv := slices.Concat(c.cli, args)
 	if p.NoStdin {
-		argv = append([]string{"sh", "-c", `exec "$0" "$@" <&-`}, argv...)
+		c.cli = append([]string{"sh", "-c", `exec "$0" "$@" <&-`}, c.cli...)
 	}
-	c.cmd = exec.Command(argv[0], argv[1:]...)
+	c.cmd = c.engine(args...)
 	switch {
 	case s.Terminal:
 		c.terminal()
@@ -104,8 +103,13 @@ func (p *process) start() {
 	}
 	p.cmd.WaitDelay = rig.Patience
 	p.must(p.cmd.Start())
+	var reader sync.WaitGroup
+	if p.read != nil {
+		reader.Go(p.read)
+	}
 	go func() {
 		_ = p.cmd.Wait()
+		reader.Wait()
 		close(p.ended)
 	}()
 }
@@ -114,8 +118,7 @@ func (p *process) start() {
 func (c *container) exec(args ...string) *process {
 	c.t.Helper()
 	p := newProcess(c.t)
-	argv := slices.Concat(c.cli, []string{"exec", c.id}, args)
-	p.cmd = exec.Command(argv[0], argv[1:]...)
+	p.cmd = c.engine(append([]string{"exec", c.id}, args...)...)
 	p.start()
 	return p
 }
@@ -132,7 +135,7 @@ func (p *process) must(err error) {
 // remove deletes the container, and then nothing of it may be left.
 func (c *container) remove() {
 	ran := c.ran()
-	if out, err := c.engine(c.e.rm(c)...); err != nil && !ran {
+	if out, err := c.engine(c.e.rm(c)...).CombinedOutput(); err != nil && !ran {
 		c.t.Errorf("delete the container: %v: %s", err, out)
 	}
 	if !ran {
@@ -166,16 +169,11 @@ func (c *container) terminal() {
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = slave, slave, slave
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	c.keys = master
-	read := make(chan struct{})
-	go func() {
-		_, _ = io.Copy(c, master) // ends with EIO
-		close(read)
-	}()
-	c.t.Cleanup(func() {
+	c.read = func() {
 		slave.Close()
-		<-read
-		master.Close()
-	})
+		_, _ = io.Copy(c, master) // ends with EIO
+	}
+	c.t.Cleanup(func() { master.Close() })
 }
 
 // Write takes the output.
@@ -243,19 +241,20 @@ func (c *container) want(code int) {
 	}
 }
 
-// engine runs a command of the engine.
-func (c *container) engine(args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), rig.Patience)
-	defer cancel()
-	argv := slices.Concat(c.cli, args)
-	out, err := exec.CommandContext(ctx, argv[0], argv[1:]...).CombinedOutput()
-	return string(out), err
+// engine is a command of the engine.
+func (c *container) engine(args ...string) *exec.Cmd {
+	cmd := exec.Command(c.cli[0], append(c.cli[1:len(c.cli):len(c.cli)], args...)...)
+	if c.state != "" {
+		cmd.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+c.state)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
+	}
+	return cmd
 }
 
 // stop asks the container to end, as the engine's user does.
 func (c *container) stop() {
 	c.t.Helper()
-	if out, err := c.engine(c.e.stop(c)...); err != nil {
+	if out, err := c.engine(c.e.stop(c)...).CombinedOutput(); err != nil {
 		c.t.Fatalf("stop: %v: %s", err, out)
 	}
 }
@@ -295,19 +294,21 @@ func (c *container) signal(sig syscall.Signal, command string) {
 	c.must(syscall.Kill(found[0], sig))
 }
 
-// runc runs bundles.
-var runc = engine{
-	name: "runc",
-	run: func(c *container, p bundle.Place, s bundle.Spec) []string {
-		c.must(bundle.Write(c.dir, s))
-		c.cli = append(c.cli, "runc")
-		if p.ByUser {
-			c.cli = append(c.cli, "--root", filepath.Join(c.dir, "state"))
-		}
-		return []string{"run", "--bundle", c.dir, c.id}
-	},
-	stop: func(c *container) []string { return []string{"kill", c.id, "TERM"} },
-	rm:   func(c *container) []string { return []string{"delete", "--force", c.id} },
+// oci is a program that runs bundles: runc, crun.
+func oci(program string) engine {
+	return engine{
+		name: program,
+		run: func(c *container, p bundle.Place, s bundle.Spec) []string {
+			c.must(bundle.Write(c.dir, s))
+			c.cli = []string{program}
+			if p.ByUser {
+				c.cli = append(c.cli, "--root", filepath.Join(c.dir, "state"))
+			}
+			return []string{"run", "--bundle", c.dir, c.id}
+		},
+		stop: func(c *container) []string { return []string{"kill", c.id, "TERM"} },
+		rm:   func(c *container) []string { return []string{"delete", "--force", c.id} },
+	}
 }
 
 // podman runs images. Those that it has are made from Spec.Files, one each.

@@ -17,6 +17,9 @@ import (
 
 func TestMain(m *testing.M) { rig.Main(m) }
 
+// runtime is the one to test in the place of runc and podman, if it is not "".
+var runtime = os.Getenv("PAZINIT_RUNTIME")
+
 // user is an ordinary one of this machine.
 const user = 1000
 
@@ -92,12 +95,18 @@ func images(t *testing.T, roots []root) (store string) {
 func each(t *testing.T, test func(*testing.T, engine, root, bundle.Place), places ...string) {
 	rig.NeedRoot(t)
 	tini := program(t, "tini-static")
-	program(t, "runc")
-	program(t, "podman")
 	roots := roots(t)
-	store := images(t, roots)
+	engines := func(root) []engine { return []engine{oci(runtime)} }
+	if runtime != "" {
+		program(t, runtime)
+	} else {
+		program(t, "runc")
+		program(t, "podman")
+		store := images(t, roots)
+		engines = func(r root) []engine { return []engine{oci("runc"), podman(store, r.image)} }
+	}
 	for _, r := range roots {
-		for _, e := range []engine{runc, podman(store, r.image)} {
+		for _, e := range engines(r) {
 			for _, p := range bundle.Places(tini) {
 				if places != nil && !slices.Contains(places, p.Name) || e.name == "podman" && !podmanHas(p) {
 					continue
@@ -114,7 +123,7 @@ func each(t *testing.T, test func(*testing.T, engine, root, bundle.Place), place
 // spec is the container at a place: the image's files, and more.
 func spec(e engine, r root, p bundle.Place, files map[string]bundle.File, args ...string) bundle.Spec {
 	s := bundle.Spec{Args: args, Files: map[string]bundle.File{}}
-	if e.name == "runc" {
+	if e.name != "podman" {
 		s.Files = r.files()
 	}
 	for name, file := range files {
@@ -160,6 +169,10 @@ func supervise(t *testing.T, e engine, r root, p bundle.Place) {
 	c.until("| ready", 3) // slow once, job twice
 	c.until(`| {"pid":`, 1)
 	c.until(place(s), 1)
+	writable := s.Cgroups == bundle.CgroupsWritable || s.Cgroups == bundle.Cgroups2
+	if out, _ := c.output(); strings.Contains(out, "without cgroups") == writable {
+		t.Errorf("pazinit has no cgroups: %v, want %v", !writable, writable)
+	}
 	if r.name == "busybox" {
 		c.until("| from shell", 1)
 	}

@@ -36,16 +36,20 @@ func TestTerminal(t *testing.T) {
 		if r.name != "busybox" {
 			return
 		}
-		c = e.start(t, p, spec(e, r, p, nil, "pazinit", "--", "sh", "-i"))
-		c.press("helper on-signal INT 0 0\n")
+		s := spec(e, r, p, nil, "pazinit", "--", "sh", "-i")
+		s.Env = []string{"PS1=prompt: "}
+		c = e.start(t, p, s)
+		c.until("prompt: ", 1)
+		c.press("helper count-signal CONT /dev/null\n")
 		c.until("ready", 1)
 		c.press("\x1a")
-		c.until("Stopped", 1)
-		c.press("echo $((40 + 2)); fg\n")
-		c.until("42", 1)
+		c.until("prompt: ", 2)
+		c.press("fg\n")
+		c.until("got CONT", 1)
 		c.press("\x03")
-		c.press("echo $((50 + 2)); exit 6\n")
-		c.until("52", 1)
+		c.until("prompt: ", 3)
+		c.press("echo $((40 + 2)); exit 6\n")
+		c.until("42", 1)
 		c.want(6)
 		if out, _ := c.output(); strings.Contains(out, "job control turned off") {
 			t.Errorf("the shell says %q, want job control", out)
