@@ -194,6 +194,7 @@ type terminalFacts struct {
 	Name        string `json:"name"`
 }
 
+// signalFacts are the signals that this process was started with; nil: not known.
 type signalFacts struct {
 	Blocked []string `json:"blocked"`
 	Ignored []string `json:"ignored"`

@@ -44,6 +44,7 @@ func doctorJudge(d *diagnosis, cfg *procfile.Config) []doctorLine {
 	j.cgroups()
 	j.features()
 	j.stdio()
+	j.signals()
 	return j.lines
 }
 
@@ -244,7 +245,7 @@ func (j *judge) capabilities() {
 			j.add(markLimited, name, t.gives, ": it is there, but ", refused).without(t.instead, give)
 		case t.instead == "" && has:
 			j.add("", name, "there: ", t.gives)
-		case t.instead == "" && !(j.d.Place.PID1 && j.d.Place.Initial):
+		case t.instead == "" && (!j.d.Place.PID1 || !j.d.Place.Initial):
 			j.add("", name, "not there, and not needed here: ", t.gives)
 		case has:
 			j.add(markOK, name, t.gives)
@@ -548,6 +549,19 @@ func (j *judge) descriptors(list []stdioFacts) {
 			j.add(markOK, name, text, "; other users cannot open ", dev, " itself")
 		}
 	}
+}
+
+// signals tells what exec mode hands on; the workers of a Procfile start with
+// none blocked and none ignored.
+func (j *judge) signals() {
+	s := &j.d.Signals
+	j.group = "signals"
+	if s.Blocked == nil {
+		j.add("", "blocked", "not known: the program was linked without its entry point")
+		return
+	}
+	j.add("", "blocked", listText(s.Blocked))
+	j.add("", "ignored", listText(s.Ignored))
 }
 
 // inherits reports whether a worker of another user gets that descriptor as it is.

@@ -58,8 +58,16 @@ func doctorLook(o options) (d *diagnosis, cfg *procfile.Config, bad bool) {
 	d.Limits = lookLimits(views)
 	d.Features = lookFeatures()
 	d.Stdio = []stdioFacts{}
+	began := reaper.StartedWith()
 	for fd := range 3 {
+		if began.Closed&(1<<fd) != 0 {
+			d.Stdio = append(d.Stdio, stdioFacts{FD: fd, Kind: "closed", UID: -1, GID: -1})
+			continue
+		}
 		d.Stdio = append(d.Stdio, lookDescriptor("/proc/self", fd))
+	}
+	if began.Known {
+		d.Signals = signalFacts{signalNamesOf(began.Mask), signalNamesOf(began.Ignored)}
 	}
 	d.Terminal.Controlling = p.Terminal
 	for _, s := range d.Stdio {
@@ -68,6 +76,22 @@ func doctorLook(o options) (d *diagnosis, cfg *procfile.Config, bad bool) {
 		}
 	}
 	return d, cfg, bad
+}
+
+// signalNamesOf names the bits of a signal set.
+func signalNamesOf(set uint64) []string {
+	out := []string{}
+	for n := range 64 {
+		if set&(1<<n) == 0 {
+			continue
+		}
+		name := unix.SignalName(unix.Signal(n + 1))
+		if name == "" {
+			name = strconv.Itoa(n + 1)
+		}
+		out = append(out, name)
+	}
+	return out
 }
 
 // readSmall is the text of a file, "" for one that cannot be read.
@@ -593,8 +617,8 @@ func lookCgroups(cfg *procfile.Config) (f cgroupFacts, views []cgroupfs.View) {
 }
 
 // lookDescriptor asks fstat(2) and the links and fdinfo of /proc. The Go runtime
-// opens /dev/null for what this process was started without, before anything of
-// ours runs: its own closed descriptors show as that.
+// opens /dev/null for what this process was started without: see
+// [reaper.StartedWith].
 func lookDescriptor(proc string, fd int) stdioFacts {
 	f := stdioFacts{FD: fd, Kind: "closed", UID: -1, GID: -1}
 	own := proc == "/proc/self"

@@ -511,6 +511,21 @@ func TestTruthStdio(t *testing.T) {
 	}
 }
 
+// What it was started with is not what Go has made of it.
+func TestTruthStart(t *testing.T) {
+	d, _ := doctorIn(t, 0, nil, "trap '' HUP USR1; exec 0<&-")
+	if !slices.Equal(d.Signals.Ignored, []string{"SIGHUP", "SIGUSR1"}) || len(d.Signals.Blocked) > 0 {
+		t.Errorf("signals = %+v, want SIGHUP and SIGUSR1 ignored", d.Signals)
+	}
+	if d.Stdio[0].Kind != "closed" || d.Stdio[1].Kind != "pipe" {
+		t.Errorf("stdio = %+v, want stdin closed", d.Stdio)
+	}
+	d, _ = doctorIn(t, 0, nil, `set -- env --block-signal=TERM "$@"`) // a shell clears its mask
+	if !slices.Equal(d.Signals.Blocked, []string{"SIGTERM"}) {
+		t.Errorf("signals = %+v, want SIGTERM blocked", d.Signals)
+	}
+}
+
 // A seccomp filter that knows nothing newer is seen through, call by call.
 func TestTruthSeccomp(t *testing.T) {
 	refused := []uint32{unix.SYS_CLONE3, unix.SYS_PIDFD_OPEN, unix.SYS_CLOSE_RANGE, unix.SYS_OPENAT2, unix.SYS_PIDFD_SEND_SIGNAL}
