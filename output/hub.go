@@ -162,9 +162,6 @@ func (h *Hub) open() (err error) {
 		h.timerfd = -1
 		return fmt.Errorf("create timerfd: %w", err)
 	}
-	if h.nullfd, err = openFd("/dev/null", unix.O_RDWR, 0); err != nil {
-		h.nullfd = -1 // an image may lack it: only a worker that asks for it fails
-	}
 	for _, e := range []struct{ fd, id int }{{h.wakefd, idWake}, {h.timerfd, idTimer}} {
 		ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(e.id)}
 		if err := unix.EpollCtl(h.epfd, unix.EPOLL_CTL_ADD, e.fd, &ev); err != nil {

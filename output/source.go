@@ -145,21 +145,27 @@ func (src *Source) connect(which uint8, t *Target) error {
 	h := src.hub
 	switch t.Kind {
 	case "inherit":
-		c := h.console(which)
-		if src.cfg.UID != unix.Geteuid() {
-			c.letOpen()
-		}
-		src.fds[which] = c.fd
+		src.inherit(which)
 		return nil
 	case "null":
 		if h.nullfd < 0 {
-			return errors.New("open /dev/null: not available")
+			fd, err := openFd("/dev/null", unix.O_RDWR, 0)
+			if err != nil {
+				return fmt.Errorf("open /dev/null: %w", err)
+			}
+			h.nullfd = fd
 		}
 		src.fds[which] = h.nullfd
 		return nil
 	}
 	var p [2]int
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		if t.Kind == "capture" && (errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)) {
+			// Better that it runs than that its lines have a name.
+			go h.notice(streamNames[which] + " of " + src.cfg.Name + " is not captured but inherited: " + err.Error())
+			src.inherit(which)
+			return nil
+		}
 		return fmt.Errorf("make pipe: %w", err)
 	}
 	s := &stream{src: src, which: which, rfd: p[0], wfd: p[1], size: 64 << 10}
@@ -209,6 +215,15 @@ func (src *Source) connect(which uint8, t *Target) error {
 	s.state = armed
 	h.rearm(s.rfd, s.id, unix.EPOLLIN)
 	return nil
+}
+
+// inherit lets the worker have our own descriptor.
+func (src *Source) inherit(which uint8) {
+	c := src.hub.console(which)
+	if src.cfg.UID != unix.Geteuid() {
+		c.letOpen()
+	}
+	src.fds[which] = c.fd
 }
 
 // FileName is the name that a stream's file has in the folder of a dir target:

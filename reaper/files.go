@@ -12,13 +12,22 @@ import "golang.org/x/sys/unix"
 // They stand for null while they are free.
 type place [3]int
 
+// scarce is a limit of open files under which all are left to the workers.
+const scarce = 128
+
 // makePlaces reserves the low numbers. Without them forks copy the whole table.
 func (r *Reaper) makePlaces() {
 	r.low = r.null
 	for _, fd := range r.std {
 		r.low = max(r.low, fd)
 	}
-	for range maxSpawners {
+	defer func() { r.low++ }()
+	places := maxSpawners
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil && limit.Cur < scarce {
+		places = 0
+	}
+	for range places {
 		p := new(place)
 		for i := range p {
 			fd, err := unix.FcntlInt(uintptr(r.null), unix.F_DUPFD_CLOEXEC, 3)
@@ -33,7 +42,6 @@ func (r *Reaper) makePlaces() {
 		}
 		r.places = append(r.places, p)
 	}
-	r.low++
 }
 
 // lend gives the descriptors above the low end a place there, if there is one,

@@ -155,6 +155,10 @@ func (f *flight) fork(cgroup int) (pid, failed int, err error) {
 		}
 		f.args = forkArgs{clone: uintptr(unsafe.Pointer(&f.clone)), size: unsafe.Sizeof(f.clone)}
 		r = f.run()
+		if e := unix.Errno(-r); r > maxPID && (e == unix.EMFILE || e == unix.ENFILE) {
+			f.clone.flags &^= unix.CLONE_PIDFD // the pid alone will do
+			r = f.run()
+		}
 	}
 	if e := unix.Errno(-r); r > maxPID && (e == unix.ENOSYS || e == unix.EPERM || e == unix.EINVAL || e == unix.E2BIG) {
 		// A seccomp filter or an old kernel refuses clone3: the child then resets

@@ -122,15 +122,21 @@ func New(o Options) (*Reaper, error) {
 	if r.null, err = unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
 		// An image may lack it: a pipe that nobody writes to is at its end as well.
 		var p [2]int
-		if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
-			return nil, fmt.Errorf("make an empty pipe for want of /dev/null: %w", err)
+		if unix.Pipe2(p[:], unix.O_CLOEXEC) != nil {
+			return nil, fmt.Errorf("open /dev/null: %w", err)
 		}
 		unix.Close(p[1])
 		r.null = p[0]
 	}
+	r.std = [3]int{r.null, r.null, r.null} // for what was closed when we were started
 	for i := range r.std {
-		if r.std[i], err = unix.FcntlInt(uintptr(i), unix.F_DUPFD_CLOEXEC, 3); err != nil {
-			r.std[i] = r.null // closed when we were started
+		fd, err := unix.FcntlInt(uintptr(i), unix.F_DUPFD_CLOEXEC, 3)
+		if err == nil {
+			r.std[i] = fd
+		} else if !errors.Is(err, unix.EBADF) {
+			r.ended = true
+			r.closeFiles()
+			return nil, fmt.Errorf("copy descriptor %d: %w", i, err)
 		}
 	}
 	r.closeHow, r.shares = closeOthers()
