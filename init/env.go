@@ -23,9 +23,6 @@ func (s *Supervisor) environ(w *Worker, n, port int, token string) []string {
 	}
 	env := slices.Clone(*base)
 	env[0] = reaper.RunVariable + "=" + token
-	if s.opt.Exec {
-		return env
-	}
 	env[1] = "PAZINIT_INSTANCE=" + strconv.Itoa(n)
 	if port != 0 {
 		env = append(env, "PORT="+strconv.Itoa(port))
@@ -38,12 +35,8 @@ func (s *Supervisor) environ(w *Worker, n, port int, token string) []string {
 // ones win. Its first entries are for what differs from run to run.
 func (s *Supervisor) commonEnviron(w *Worker) []string {
 	// First, for the readers of /proc that look for it.
-	env := []string{reaper.RunVariable + "="}
-	at := map[string]int{reaper.RunVariable: 0}
-	if !s.opt.Exec {
-		env = append(env, "PAZINIT_INSTANCE=")
-		at["PAZINIT_INSTANCE"] = 1
-	}
+	env := []string{reaper.RunVariable + "=", "PAZINIT_INSTANCE="}
+	at := map[string]int{reaper.RunVariable: 0, "PAZINIT_INSTANCE": 1}
 	set := func(kv string) {
 		key, _, _ := strings.Cut(kv, "=")
 		if i, ok := at[key]; ok {
@@ -73,10 +66,7 @@ func (s *Supervisor) commonEnviron(w *Worker) []string {
 	for _, kv := range w.Env {
 		set(kv)
 	}
-	if !s.opt.Exec {
-		set("PAZINIT_APP=" + w.App)
-		set("PAZINIT_WORKER=" + w.Name)
-		env = slices.DeleteFunc(env, func(kv string) bool { return strings.HasPrefix(kv, "PORT=") })
-	}
-	return env
+	set("PAZINIT_APP=" + w.App)
+	set("PAZINIT_WORKER=" + w.Name)
+	return slices.DeleteFunc(env, func(kv string) bool { return strings.HasPrefix(kv, "PORT=") })
 }

@@ -184,7 +184,7 @@ func (s *Supervisor) lookAtEnd(now time.Time) (moved bool) {
 	}
 	if !e.strangers {
 		e.strangers = true
-		if s.opt.Place.EndsAll() && !s.opt.Exec {
+		if s.opt.Place.EndsAll() {
 			s.dismiss(now)
 		}
 	}
@@ -324,33 +324,34 @@ func (in *instance) finalCode() int {
 
 // Signal is a signal to the supervisor itself: TERM and INT stop everything, a
 // second INT at a terminal and QUIT kill it, HUP reloads, USR1 reopens the logs.
-// In exec mode the worker gets it. All others, and those that terminals send
-// (WINCH and the like), mean nothing.
-func (s *Supervisor) Signal(sig os.Signal) {
+// All others, and those that terminals send (WINCH and the like), mean nothing.
+func (s *Supervisor) Signal(sig os.Signal) { s.SignalFrom(sig, "") }
+
+// SignalFrom is Signal by a sender that is known, as "17 (sh), uid 0": it is
+// named where the signal is told of.
+func (s *Supervisor) SignalFrom(sig os.Signal, from string) {
 	n, ok := sig.(unix.Signal)
 	if !ok {
 		return
 	}
+	name := unix.SignalName(n)
+	if from != "" {
+		name += " from " + from
+	}
 	s.post(func() {
-		if s.opt.Exec {
-			for in := range s.visible() {
-				_ = s.procs.Signal(in.key(in.life.Run()), n, true)
-			}
-			return
-		}
 		switch n {
 		case unix.SIGTERM:
-			s.shutdown("SIGTERM", 0)
+			s.shutdown(name, 0)
 		case unix.SIGINT:
 			if s.interrupt && s.opt.Place.Terminal {
-				s.kill("a second SIGINT")
+				s.kill("a second " + name)
 			}
 			s.interrupt = true
-			s.shutdown("SIGINT", 0)
+			s.shutdown(name, 0)
 		case unix.SIGQUIT:
-			s.kill("SIGQUIT")
+			s.kill(name)
 		case unix.SIGHUP:
-			s.soon(&s.hup, func() { s.reload("SIGHUP") })
+			s.soon(&s.hup, func() { s.reload(name) })
 		case unix.SIGUSR1:
 			s.soon(&s.usr1, func() { _ = s.reopen() })
 		}

@@ -50,7 +50,6 @@ type Options struct {
 	Place     Place // where this process runs; see FindPlace
 	Raise     bool  // give this process a higher priority; its workers do not get it
 	NoCgroups bool  // follow processes by other means, see package reaper's Tree
-	Exec      bool  // exec mode: one worker, whose exit status is ours and that gets our signals
 
 	Version string
 	Settled func() // called once, on a goroutine of its own, when what was to be started at first has been
@@ -461,14 +460,3 @@ func (s *Supervisor) logf(format string, args ...any) {
 // Log writes one of pazinit's own messages to its log. It is dropped while Run
 // has not begun.
 func (s *Supervisor) Log(msg string) { s.logf("%s", msg) }
-
-// StartError says, after Run, why the only worker could not be executed; "" if
-// it could.
-func (s *Supervisor) StartError() string {
-	for in := range s.visible() {
-		if in.last != nil {
-			return in.last.Error
-		}
-	}
-	return ""
-}

@@ -215,7 +215,7 @@ func verbCandidates(run bool) (out []string) {
 	return out
 }
 
-// runCandidates are the flags of supervising.
+// runCandidates are the flags of supervising, and of one command.
 func runCandidates(before []string, word string) []string {
 	if len(before) > 0 {
 		switch before[len(before)-1] {
@@ -232,7 +232,11 @@ func runCandidates(before []string, word string) []string {
 		return nil
 	}
 	var out []string
-	for line := range strings.Lines(runFlags) {
+	flags := runFlags
+	if before[0] != "run" {
+		flags += execFlags
+	}
+	for line := range strings.Lines(flags) {
 		f := strings.Fields(line)
 		text := strings.TrimSpace(line)
 		if i := strings.Index(text, "  "); i >= 0 {

@@ -16,7 +16,7 @@ import (
 
 const execFlags = `  --single-child             signals go to the command alone, not to its process group
   --rewrite SIG:SIG          send the one as the other, 15:3 or TERM:QUIT; :0 drops it; as often as needed
-  --remap-exit STATUS:STATUS end with another exit status, 143:0; as often as needed
+  --remap-exit FROM:TO       end with another exit status, 143:0; as often as needed
   --subreaper                adopt orphans although this is not PID 1
   --kill-orphans             when the command has ended, TERM to what is left, and wait for it
   --grace TIME               how long a stop may take as a whole, 30s; then KILL
@@ -59,8 +59,7 @@ func (c *command) parseExec(args, argv []string) (o *soleOptions, code int, ok b
 		return nil, 0, false
 	case err != nil:
 		if name, found := strings.CutPrefix(err.Error(), "flag provided but not defined: -"); found && isRunFlag(name) {
-			err = fmt.Errorf("--%s is for supervising a Procfile: one command alone, after --, does not take it", strings.TrimLeft(name, "-"))
-			return nil, c.fail(exitUsage, "%v; pazinit -h lists the flags", err), false
+			return nil, c.fail(exitUsage, "-%s is for supervising a Procfile: one command alone, after --, does not take it", name), false
 		}
 		return nil, c.fail(exitUsage, "%v%s; pazinit -h lists the flags", err, meantFlag(fs, args)), false
 	case fs.NArg() > 0:
@@ -103,13 +102,13 @@ func (o *soleOptions) addRewrite(v string) error {
 	return nil
 }
 
-// addRemap is STATUS:STATUS.
+// addRemap is FROM:TO.
 func (o *soleOptions) addRemap(v string) error {
 	from, to, ok := strings.Cut(v, ":")
 	a, err1 := strconv.ParseUint(from, 10, 8)
 	b, err2 := strconv.ParseUint(to, 10, 8)
 	if !ok || err1 != nil || err2 != nil {
-		return errors.New("want STATUS:STATUS of 0 to 255, such as 143:0")
+		return errors.New("want FROM:TO, exit statuses of 0 to 255, such as 143:0")
 	}
 	o.remap[int(a)] = int(b)
 	return nil

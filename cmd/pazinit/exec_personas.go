@@ -204,22 +204,11 @@ func (c *command) parseTini(o *soleOptions, args []string) (code int, ok bool) {
 		o.single = false
 	}
 	if v, set := os.LookupEnv("TINI_VERBOSITY"); set {
-		if o.verbosity = atoi(v); o.verbosity < 0 { // tini has no sign for it
+		if o.verbosity, _, _ = leadingInt(v); o.verbosity < 0 { // tini has no sign for it
 			o.verbosity = 4
 		}
 	}
 	return 0, true
-}
-
-// atoi is atoi(3): the digits at the beginning, 0 without any.
-func atoi(s string) int {
-	s = strings.TrimLeft(s, " \t\n\v\f\r")
-	end := 0
-	for end < len(s) && (s[end] >= '0' && s[end] <= '9' || end == 0 && (s[end] == '-' || s[end] == '+')) {
-		end++
-	}
-	n, _ := strconv.Atoi(s[:end])
-	return n
 }
 
 func tiniUsage(base string) string {
@@ -307,8 +296,23 @@ func (c *command) parseDumbInit(o *soleOptions, args []string) (code int, ok boo
 
 // scanPair is scanf(3)'s "%d:%d": what follows does not matter.
 func scanPair(s string) (a, b int, ok bool) {
-	n, _ := fmt.Sscanf(s, "%d:%d", &a, &b)
-	return a, b, n == 2
+	a, s, ok = leadingInt(s)
+	if !ok || !strings.HasPrefix(s, ":") {
+		return 0, 0, false
+	}
+	b, _, ok = leadingInt(s[1:])
+	return a, b, ok
+}
+
+// leadingInt is strtol(3): white space, a sign and digits.
+func leadingInt(s string) (n int, rest string, ok bool) {
+	s = strings.TrimLeft(s, " \t\n\v\f\r")
+	end := 0
+	for end < len(s) && (s[end] >= '0' && s[end] <= '9' || end == 0 && (s[end] == '-' || s[end] == '+')) {
+		end++
+	}
+	n, err := strconv.Atoi(s[:end])
+	return n, s[end:], err == nil
 }
 
 func dumbInitUsage(name string) string {

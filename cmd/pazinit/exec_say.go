@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 
@@ -93,10 +94,11 @@ func (x *sole) sayOwn(what saying, args []any) {
 	case saySuspended:
 		x.line(2, "pazinit: stopped until SIGCONT")
 	case sayDropped:
-		x.line(2, "pazinit: %s is not sent on", from(args[0].(signals.Info)))
+		i := args[0].(signals.Info)
+		x.line(2, "pazinit: %s from %s is not sent on", nameOf(i.Signal), sender(i))
 	case saySent:
 		i, s := args[0].(signals.Info), args[1].(unix.Signal)
-		text, as := from(i), ""
+		text, as := nameOf(i.Signal)+" from "+sender(i), ""
 		if s != i.Signal {
 			as = " as " + nameOf(s)
 		}
@@ -107,7 +109,7 @@ func (x *sole) sayOwn(what saying, args []any) {
 		x.line(2, "pazinit: %s is sent on%s to %d", text, as, x.child)
 	case sayReaped:
 		c := args[0].(reaper.Change)
-		x.line(2, "pazinit: reaped %d (%s): %s", c.PID, args[1], how(c))
+		x.line(2, "pazinit: reaped %d (%s): %s", c.PID, plain(args[1].(string)), how(c))
 	case sayEnded:
 		c := args[0].(reaper.Change)
 		x.line(2, "pazinit: %s (%d): %s", x.argv[0], c.PID, how(c))
@@ -284,16 +286,25 @@ func (x *sole) line(fd int, format string, args ...any) {
 	}
 }
 
-// from names a signal and its sender.
-func from(i signals.Info) string {
-	s := nameOf(i.Signal)
+// sender says who sent a signal.
+func sender(i signals.Info) string {
 	switch {
 	case !i.Sent():
-		return s + " from the kernel"
+		return "the kernel"
 	case i.PID == 0:
-		return fmt.Sprintf("%s from outside of this PID namespace", s)
+		return "outside of this PID namespace"
 	}
-	return fmt.Sprintf("%s from %d (%s, uid %d)", s, i.PID, reaper.Name(i.PID), i.UID)
+	return fmt.Sprintf("%d (%s), uid %d", i.PID, plain(reaper.Name(i.PID)), i.UID)
+}
+
+// plain is a process's name for a terminal: anybody may have chosen it.
+func plain(name string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, name)
 }
 
 // how says how a process has ended.

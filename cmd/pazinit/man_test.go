@@ -42,10 +42,12 @@ func flagEntries(flags []control.Flag) (text string) {
 
 // generated are the parts of the manual pages that come from tables.
 func generated() map[string]string {
-	var flags, verbs, keys strings.Builder
-	for line := range strings.Lines(runFlags) {
-		tag, text, _ := strings.Cut(strings.TrimSpace(line), "  ")
-		flags.WriteString(entry(tag, strings.TrimSpace(text)))
+	var flags, exec, verbs, keys strings.Builder
+	for text, to := range map[string]*strings.Builder{runFlags: &flags, execFlags: &exec} {
+		for line := range strings.Lines(text) {
+			tag, text, _ := strings.Cut(strings.TrimSpace(line), "  ")
+			to.WriteString(entry(tag, strings.TrimSpace(text)))
+		}
 	}
 	for _, v := range control.Verbs() {
 		fmt.Fprintf(&verbs, ".SS %s\n", roff(v.Synopsis()))
@@ -75,7 +77,7 @@ func generated() map[string]string {
 		}
 		keys.WriteString(entry(k.Name+" ["+strings.Join(k.At.Names(), ", ")+"]", k.Doc+" ("+text+".)"))
 	}
-	return map[string]string{"flags": flags.String(), "global": flagEntries(control.Global), "verbs": verbs.String(), "keys": keys.String()}
+	return map[string]string{"flags": flags.String(), "exec": exec.String(), "global": flagEntries(control.Global), "verbs": verbs.String(), "keys": keys.String()}
 }
 
 // TestManualPages holds the pages against the tables, and writes them with
@@ -132,7 +134,7 @@ func TestManualPagesAreComplete(t *testing.T) {
 			want = append(want, "--"+f.Name)
 		}
 	}
-	for _, f := range regexp.MustCompile(`(?m)^  (--?[\w-]+)`).FindAllStringSubmatch(runFlags, -1) {
+	for _, f := range regexp.MustCompile(`(?m)^  (--?[\w-]+)`).FindAllStringSubmatch(runFlags+execFlags, -1) {
 		want = append(want, "\n"+f[1])
 	}
 	text := page(manProgram)

@@ -286,7 +286,7 @@ func forward(s *pazinit.Supervisor, place pazinit.Place) error {
 			case i.Signal == unix.SIGTSTP && !place.PID1 && place.Terminal && !i.Sent():
 				_ = unix.Kill(0, unix.SIGSTOP) // Ctrl-Z, in the foreground of a shell
 			default:
-				s.Signal(i.Signal)
+				s.SignalFrom(i.Signal, sender(i))
 			}
 		}
 	}()
