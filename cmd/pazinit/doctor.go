@@ -3,13 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/pazinit/pazinit/control"
-	"github.com/pazinit/pazinit/procfile"
 )
 
 // A diagnosis is what `doctor --json` prints. Keys are only ever added; doctorLook
@@ -174,7 +172,6 @@ type cgroupFacts struct {
 	Memory       bool     `json:"memory"`
 	setting      string
 	holder       int // of Folder
-	unmounted    bool
 }
 
 type stdioFacts struct {
@@ -241,20 +238,6 @@ func (c *command) doctor(o options, asJSON bool) int {
 	return control.ExitDone
 }
 
-// doctorConfig reads the configuration as run would. Without any there is
-// nothing to supervise, which is no error here.
-func doctorConfig(o options) (*procfile.Config, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		dir = "/"
-	}
-	cfg, err := procfile.Load(procfile.Options{Config: o.config, Procfile: o.procfile, Dir: dir, UID: os.Geteuid(), GID: os.Getegid()})
-	if errors.Is(err, procfile.ErrNotFound) && o.config == "" && o.procfile == "" {
-		return nil, nil
-	}
-	return cfg, err
-}
-
 // The marks of a line. One without a mark tells of what is neither good nor bad.
 const (
 	markOK      = "ok"
@@ -272,28 +255,30 @@ type doctorLine struct {
 // doctorTable is the text for people: one fact a line, in groups.
 func doctorTable(lines []doctorLine) string {
 	var b strings.Builder
-	group := ""
 	count := map[string]int{}
-	width := 0
-	for _, l := range lines {
-		width = max(width, min(len(l.name), 20))
+	group, width := "", 0
+	for i := range lines {
+		width = max(width, min(len(lines[i].name), 20))
 	}
-	pad := strings.Repeat(" ", 9+width+2)
-	for _, l := range lines {
+	row := func(mark, name, text string) {
+		fmt.Fprintf(&b, "%-8s %-*s  %s\n", mark, width, name, text)
+	}
+	for i := range lines {
+		l := &lines[i]
 		if l.group != group {
-			if group != "" {
+			if i > 0 {
 				b.WriteByte('\n')
 			}
 			group = l.group
 			b.WriteString(group + "\n")
 		}
 		count[l.mark]++
-		fmt.Fprintf(&b, "%-8s %-*s  %s\n", l.mark, width, l.name, printable(l.text))
+		row(l.mark, l.name, printable(l.text))
 		if l.instead != "" {
-			b.WriteString(pad + "without it: " + l.instead + "\n")
+			row("", "", "without it: "+l.instead)
 		}
 		if l.setting != "" {
-			b.WriteString(pad + "to have it: " + l.setting + "\n")
+			row("", "", "to have it: "+l.setting)
 		}
 	}
 	fmt.Fprintf(&b, "\n%d ok, %d limited, %d missing", count[markOK], count[markLimited], count[markMissing])

@@ -25,57 +25,74 @@ import (
 // wrong one: bad.
 func doctorLook(o options) (d *diagnosis, cfg *procfile.Config, bad bool) {
 	d = &diagnosis{Version: versionText()}
+	mounts := readSmall("/proc/self/mountinfo")
+	d.lookPlace()
+	d.lookProc(mounts)
+	d.lookProcess()
+	d.lookNamespaces()
+	d.lookUser()
+	d.lookCapabilities()
+	cfg, err := d.lookConfig(o)
+	d.lookSocket(o, cfg)
+	d.lookPaths(cfg, mounts)
+	d.lookLimits(d.lookCgroups(cfg))
+	d.Features = lookFeatures()
+	d.lookStart()
+	return d, cfg, err != nil
+}
+
+// lookPlace asks uname(2) and [pazinit.FindPlace].
+func (d *diagnosis) lookPlace() {
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
 		d.Kernel = kernelFacts{unix.ByteSliceToString(u.Release[:]), unix.ByteSliceToString(u.Machine[:])}
 	}
 	p := pazinit.FindPlace()
-	d.Place = placeFacts{Text: p.String(), PID1: p.PID1, Initial: p.Initial, Daemon: p.Daemon, Terminal: p.Terminal}
-	d.Place.Entered = !p.PID1 && os.Getppid() == 0
-	mounts := readSmall("/proc/self/mountinfo")
-	d.Proc = lookProc(mounts)
-	d.Process = lookProcess(d.Proc)
-	d.Namespaces = lookNamespaces(p.Initial && d.Proc.OwnPIDNS)
-	d.User = lookUser()
-	d.Capabilities = lookCapabilities()
-
-	cfg, err := doctorConfig(o)
-	d.Configuration = configFacts{Files: []string{}, Errors: []string{}}
-	if bad = err != nil; bad {
-		d.Configuration.Errors = strings.Split(strings.TrimSpace(err.Error()), "\n")
-	}
-	if cfg != nil {
-		d.Configuration.Files = append(d.Configuration.Files, cfg.Files...)
-		for _, a := range cfg.Applications {
-			d.Configuration.Workers += len(a.Workers)
-		}
-	}
-	d.Socket, d.Supervisor = lookSocket(o, cfg)
-	d.Paths = lookPaths(doctorPaths(d.Socket.Path, cfg), mounts)
-	var views []cgroupfs.View
-	d.Cgroups, views = lookCgroups(cfg)
-	d.Cgroups.Namespace = d.Namespaces["cgroup"]
-	d.Limits = lookLimits(views)
-	d.Features = lookFeatures()
-	d.Stdio = []stdioFacts{}
-	began := reaper.StartedWith()
-	for fd := range 3 {
-		if began.Closed&(1<<fd) != 0 {
-			d.Stdio = append(d.Stdio, stdioFacts{FD: fd, Kind: "closed", UID: -1, GID: -1})
-			continue
-		}
-		d.Stdio = append(d.Stdio, lookDescriptor("/proc/self", fd))
-	}
-	if began.Known {
-		d.Signals = signalFacts{signalNamesOf(began.Mask), signalNamesOf(began.Ignored)}
-	}
+	f := &d.Place
+	f.Text, f.PID1, f.Initial, f.Daemon, f.Terminal = p.String(), p.PID1, p.Initial, p.Daemon, p.Terminal
+	f.Entered = !p.PID1 && os.Getppid() == 0
 	d.Terminal.Controlling = p.Terminal
-	for _, s := range d.Stdio {
+}
+
+// lookConfig reads the configuration as run would. Without any there is nothing
+// to supervise, which is no error here.
+func (d *diagnosis) lookConfig(o options) (*procfile.Config, error) {
+	f := &d.Configuration
+	f.Files, f.Errors = []string{}, []string{}
+	dir, err := os.Getwd()
+	if err != nil {
+		dir = "/"
+	}
+	cfg, err := procfile.Load(procfile.Options{Config: o.config, Procfile: o.procfile, Dir: dir, UID: os.Geteuid(), GID: os.Getegid()})
+	switch {
+	case err == nil:
+		f.Files = append(f.Files, cfg.Files...)
+		for _, a := range cfg.Applications {
+			f.Workers += len(a.Workers)
+		}
+		return cfg, nil
+	case errors.Is(err, procfile.ErrNotFound) && o.config == "" && o.procfile == "":
+		return nil, nil
+	}
+	f.Errors = lines(strings.TrimSpace(err.Error()))
+	return nil, err
+}
+
+// lookStart says what this process was started with: its descriptors 0 to 2 and
+// its signals (see [reaper.StartedWith]).
+func (d *diagnosis) lookStart() {
+	began := reaper.StartedWith()
+	d.Stdio = make([]stdioFacts, 3)
+	for fd := range d.Stdio {
+		s := &d.Stdio[fd]
+		s.look("/proc/self", fd, began.Closed&(1<<fd) != 0)
 		if s.Kind == "tty" && d.Terminal.Name == "" {
 			d.Terminal.Name = s.Name
 		}
 	}
-	return d, cfg, bad
+	if began.Known {
+		d.Signals.Blocked, d.Signals.Ignored = signalNamesOf(began.Mask), signalNamesOf(began.Ignored)
+	}
 }
 
 // signalNamesOf names the bits of a signal set.
@@ -100,27 +117,30 @@ func readSmall(path string) string {
 	return string(b)
 }
 
+func lines(text string) []string { return strings.Split(text, "\n") }
+
 // lookProc asks /proc itself: its file system by statfs(2), whose it is by
 // /proc/self, which names the reader as that PID namespace does.
-func lookProc(mountinfo string) (f procFacts) {
+func (d *diagnosis) lookProc(mountinfo string) {
+	f := &d.Proc
 	var fs unix.Statfs_t
 	f.Mounted = unix.Statfs("/proc", &fs) == nil && fs.Type == unix.PROC_SUPER_MAGIC
 	self, _ := os.Readlink("/proc/self")
 	f.OwnPIDNS = f.Mounted && self == strconv.Itoa(os.Getpid())
-	for option := range strings.SplitSeq(mountOf(mountinfo, "/proc").options, ",") {
+	for _, option := range strings.Split(mountOf(mountinfo, "/proc").options, ",") {
 		if v, ok := strings.CutPrefix(option, "hidepid="); ok {
 			f.HidePID = v
 		}
 	}
-	return f
 }
 
 // lookProcess tries PR_SET_CHILD_SUBREAPER (3.4) and puts it back: this process
 // has no descendants.
-func lookProcess(proc procFacts) processFacts {
-	f := processFacts{PID: os.Getpid(), PPID: os.Getppid()}
-	if proc.OwnPIDNS && f.PPID > 0 {
-		f.Parent = strings.TrimSpace(readSmall(fmt.Sprintf("/proc/%d/comm", f.PPID)))
+func (d *diagnosis) lookProcess() {
+	f := &d.Process
+	f.PID, f.PPID = os.Getpid(), os.Getppid()
+	if d.Proc.OwnPIDNS && f.PPID > 0 {
+		f.Parent = strings.TrimSpace(readSmall("/proc/" + strconv.Itoa(f.PPID) + "/comm"))
 	}
 	f.Exe, _ = os.Readlink("/proc/self/exe")
 	f.Subreaper = subreaper()
@@ -130,7 +150,6 @@ func lookProcess(proc procFacts) processFacts {
 		f.SubreaperPossible = subreaper()
 		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 	}
-	return f
 }
 
 // initialInode is that of the machine's first namespace of a kind:
@@ -171,12 +190,11 @@ var namespaceKinds = [...]string{"pid", "mnt", "net", "user", "uts", "ipc", "cgr
 // by that of kthreadd, pid 2 of the machine, which only root may see, and both by
 // who owns them: what another user namespace than the first owns is not the first
 // (ioctl_nsfs(2), 4.9).
-func lookNamespaces(seesInit bool) map[string]string {
-	out := map[string]string{}
+func (d *diagnosis) lookNamespaces() {
+	d.Namespaces = map[string]string{}
 	for _, kind := range namespaceKinds {
-		out[kind] = lookNamespace(kind, seesInit)
+		d.Namespaces[kind] = lookNamespace(kind, d.Place.Initial && d.Proc.OwnPIDNS)
 	}
-	return out
 }
 
 func lookNamespace(kind string, seesInit bool) string {
@@ -231,8 +249,9 @@ func ownOrNot(kind, file string, ino uint64, seesInit bool) string {
 
 // lookUser asks getresuid(2) and its like, /etc/passwd, /proc/self/uid_map
 // (user_namespaces(7)), prctl(2) and /proc/self/status.
-func lookUser() userFacts {
-	f := userFacts{UID: os.Getuid(), EUID: os.Geteuid(), GID: os.Getgid(), EGID: os.Getegid(), Groups: []int{}}
+func (d *diagnosis) lookUser() {
+	f := &d.User
+	f.UID, f.EUID, f.GID, f.EGID, f.Groups = os.Getuid(), os.Geteuid(), os.Getgid(), os.Getegid(), []int{}
 	if groups, err := os.Getgroups(); err == nil {
 		f.Groups = append(f.Groups, groups...)
 	}
@@ -250,12 +269,11 @@ func lookUser() userFacts {
 			f.Seccomp = "filter"
 		}
 	}
-	return f
 }
 
 // passwdName is the name of uid in the text of /etc/passwd, "" for none.
 func passwdName(passwd string, uid int) string {
-	for line := range strings.Lines(passwd) {
+	for _, line := range lines(passwd) {
 		if f := strings.Split(line, ":"); len(f) >= 4 && f[2] == strconv.Itoa(uid) {
 			return f[0]
 		}
@@ -266,7 +284,7 @@ func passwdName(passwd string, uid int) string {
 // idMap reads the text of uid_map or gid_map.
 func idMap(text string) []idRange {
 	out := []idRange{}
-	for line := range strings.Lines(text) {
+	for _, line := range lines(text) {
 		var n [3]uint32
 		f := strings.Fields(line)
 		good := len(f) == 3
@@ -289,7 +307,7 @@ func mapped(m []idRange, id uint32) bool {
 
 // statusField is a line's value in the text of /proc/PID/status.
 func statusField(status, key string) string {
-	for line := range strings.Lines(status) {
+	for _, line := range lines(status) {
 		if v, ok := strings.CutPrefix(line, key+":"); ok {
 			return strings.TrimSpace(v)
 		}
@@ -333,11 +351,10 @@ func capabilities(set uint64) []string {
 
 // lookCapabilities asks capget(2), and prctl(2) for the bounding and the ambient
 // set (4.3).
-func lookCapabilities() capabilitySets {
+func (d *diagnosis) lookCapabilities() {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
 	_ = unix.Capget(&hdr, &data[0])
-	join := func(low, high uint32) []string { return capabilities(uint64(high)<<32 | uint64(low)) }
 	var bounding, ambient uint64
 	for n := range 64 {
 		if v, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(n), 0, 0, 0); err == nil && v == 1 {
@@ -347,45 +364,45 @@ func lookCapabilities() capabilitySets {
 			ambient |= 1 << n
 		}
 	}
-	return capabilitySets{
-		Effective:   join(data[0].Effective, data[1].Effective),
-		Permitted:   join(data[0].Permitted, data[1].Permitted),
-		Inheritable: join(data[0].Inheritable, data[1].Inheritable),
-		Bounding:    capabilities(bounding), Ambient: capabilities(ambient),
-	}
+	low, high := &data[0], &data[1]
+	c := &d.Capabilities
+	c.Effective = capabilities(uint64(high.Effective)<<32 | uint64(low.Effective))
+	c.Permitted = capabilities(uint64(high.Permitted)<<32 | uint64(low.Permitted))
+	c.Inheritable = capabilities(uint64(high.Inheritable)<<32 | uint64(low.Inheritable))
+	c.Bounding, c.Ambient = capabilities(bounding), capabilities(ambient)
 }
 
 // lookLimits asks getrlimit(2), sched_getaffinity(2), and the groups of views.
-func lookLimits(views []cgroupfs.View) (f limitFacts) {
-	pair := func(r unix.Rlimit, err error) *limitPair {
-		if err != nil {
-			return nil
-		}
-		return &limitPair{orNone(r.Cur), orNone(r.Max)}
+func (d *diagnosis) lookLimits(views []cgroupfs.View) {
+	f := &d.Limits
+	if r, err := reaper.FileLimit(); err == nil {
+		f.NoFile = &limitPair{orNone(r.Cur), orNone(r.Max)}
 	}
-	f.NoFile = pair(reaper.FileLimit())
 	var r unix.Rlimit
-	err := unix.Getrlimit(unix.RLIMIT_NPROC, &r)
-	f.NProc = pair(r, err)
+	if unix.Getrlimit(unix.RLIMIT_NPROC, &r) == nil {
+		f.NProc = &limitPair{orNone(r.Cur), orNone(r.Max)}
+	}
 	f.PIDMax = -1
 	if n, err := strconv.ParseInt(strings.TrimSpace(readSmall("/proc/sys/kernel/pid_max")), 10, 64); err == nil {
 		f.PIDMax = n
 	}
 	f.CPUs = runtime.NumCPU()
-	least := func(to **limitUse, limit, current string, v cgroupfs.View) {
-		if n, used, ok := v.Least(limit, current); ok && *to == nil {
-			*to = &limitUse{n, used}
-		}
-	}
-	for _, v := range views {
-		least(&f.PIDs, "pids.max", "pids.current", v)
+	for i := range views {
+		v := &views[i]
+		least(&f.PIDs, v, "pids.max", "pids.current")
 		if v.Version == 2 {
-			least(&f.Memory, "memory.max", "memory.current", v)
+			least(&f.Memory, v, "memory.max", "memory.current")
 		} else {
-			least(&f.Memory, "memory.limit_in_bytes", "memory.usage_in_bytes", v)
+			least(&f.Memory, v, "memory.limit_in_bytes", "memory.usage_in_bytes")
 		}
 	}
-	return f
+}
+
+// least fills in a limit that is not known yet.
+func least(to **limitUse, v *cgroupfs.View, limit, current string) {
+	if n, used, ok := v.Least(limit, current); ok && *to == nil {
+		*to = &limitUse{n, used}
+	}
 }
 
 func orNone(n uint64) int64 {
@@ -440,11 +457,11 @@ func addPath(to []pathFacts, path, use string, asked bool) []pathFacts {
 
 // lookPaths asks faccessat(2) with this process's effective ids, which knows of
 // read-only mounts too, and statfs(2). Nothing is written.
-func lookPaths(paths []pathFacts, mountinfo string) []pathFacts {
-	for i := range paths {
-		lookPath(&paths[i], mountinfo)
+func (d *diagnosis) lookPaths(cfg *procfile.Config, mountinfo string) {
+	d.Paths = doctorPaths(d.Socket.Path, cfg)
+	for i := range d.Paths {
+		lookPath(&d.Paths[i], mountinfo)
 	}
-	return paths
 }
 
 func lookPath(f *pathFacts, mountinfo string) {
@@ -490,7 +507,7 @@ type mountLine struct {
 // mountOf finds the mount on which path, without links, lies: the last of the
 // deepest.
 func mountOf(mountinfo, path string) (best mountLine) {
-	for line := range strings.Lines(mountinfo) {
+	for _, line := range lines(mountinfo) {
 		before, after, ok := strings.Cut(strings.TrimSpace(line), " - ")
 		left, right := strings.Fields(before), strings.Fields(after)
 		if !ok || len(left) < 6 || len(right) < 3 {
@@ -506,8 +523,9 @@ func mountOf(mountinfo, path string) (best mountLine) {
 
 // lookSocket asks [control.Look] whether a socket could be made, and the socket
 // itself who answers.
-func lookSocket(o options, cfg *procfile.Config) (f socketFacts, s *supervisorFacts) {
-	f = socketFacts{Path: o.socketPath(cfg), From: "default", UID: -1, GID: -1}
+func (d *diagnosis) lookSocket(o options, cfg *procfile.Config) {
+	f := &d.Socket
+	f.Path, f.From, f.UID, f.GID = o.socketPath(cfg), "default", -1, -1
 	switch {
 	case o.socket != "":
 		f.From = "--socket"
@@ -529,14 +547,13 @@ func lookSocket(o options, cfg *procfile.Config) (f socketFacts, s *supervisorFa
 		f.unsafe = errors.As(err, &folder) && folder.Unsafe
 		f.fatal = folder == nil || f.unsafe && f.From != "default"
 	}
-	s, err = askSupervisor(f.Path)
-	if f.Answers = s != nil; f.Answers || errors.Is(err, control.ErrDenied) {
+	d.Supervisor, err = askSupervisor(f.Path)
+	if f.Answers = d.Supervisor != nil; f.Answers || errors.Is(err, control.ErrDenied) {
 		f.Usable = f.Answers
 		if f.Error = ""; err != nil {
 			f.Error = err.Error()
 		}
 	}
-	return f, s
 }
 
 // askSupervisor asks who is on the socket: the kernel for its pid and uid
@@ -559,7 +576,8 @@ func askSupervisor(path string) (*supervisorFacts, error) {
 	}
 	s := &supervisorFacts{PID: peer.PID, UID: peer.UID, Version: r.Version, Place: r.Place, Stdio: []stdioFacts{}}
 	for fd := 0; fd < 3 && s.PID > 0; fd++ {
-		if f := lookDescriptor(fmt.Sprintf("/proc/%d", s.PID), fd); f.Kind != "closed" {
+		var f stdioFacts
+		if f.look("/proc/"+strconv.Itoa(s.PID), fd, false); f.Kind != "closed" {
 			s.Stdio = append(s.Stdio, f)
 		}
 	}
@@ -568,13 +586,14 @@ func askSupervisor(path string) (*supervisorFacts, error) {
 
 // lookCgroups asks [cgroupfs.Look], which makes nothing. The versions are told
 // by the magic of each mounted file system (statfs(2)).
-func lookCgroups(cfg *procfile.Config) (f cgroupFacts, views []cgroupfs.View) {
+func (d *diagnosis) lookCgroups(cfg *procfile.Config) []cgroupfs.View {
+	f := &d.Cgroups
 	var o cgroupfs.Options
 	if cfg != nil {
 		o = cgroupfs.Options{FSRoot: cfg.Cgroups.FSRoot, Root: cfg.Cgroups.HierarchyRoot, RootSet: cfg.Cgroups.HierarchyRootSet, Subsystems: cfg.Cgroups.Subsystems}
 	}
 	views, err := cgroupfs.Look(o)
-	f = cgroupFacts{Version: "none", Controllers: []string{}, Delegated: []string{}}
+	f.Version, f.Controllers, f.Delegated, f.Namespace = "none", []string{}, []string{}, d.Namespaces["cgroup"]
 	var none *cgroupfs.UnavailableError
 	if err != nil {
 		f.Error = err.Error()
@@ -585,7 +604,8 @@ func lookCgroups(cfg *procfile.Config) (f cgroupFacts, views []cgroupfs.View) {
 	}
 	v1, v2 := false, false
 	take := -1
-	for i, v := range views {
+	for i := range views {
+		v := &views[i]
 		v1, v2 = v1 || v.Version == 1, v2 || v.Version == 2
 		if v.Base != "" && take < 0 {
 			take = i
@@ -606,23 +626,25 @@ func lookCgroups(cfg *procfile.Config) (f cgroupFacts, views []cgroupfs.View) {
 	}
 	f.PIDs, f.Memory = slices.Contains(f.Controllers, "pids"), slices.Contains(f.Controllers, "memory")
 	if len(views) == 0 {
-		f.unmounted = true
-		return f, views
+		return nil
 	}
-	v := views[max(take, 0)]
+	v := &views[max(take, 0)]
 	f.Usable, f.Folder, f.holder = take >= 0, v.Folder, v.Holder
 	f.Path, f.Mount, f.MountVersion, f.ReadOnly, f.Kill = v.Group, v.Mount, v.Version, v.ReadOnly, v.KillFile
 	f.Delegated = append(f.Delegated, v.Delegated...)
-	return f, views
+	return views
 }
 
-// lookDescriptor asks fstat(2) and the links and fdinfo of /proc. The Go runtime
+// look asks fstat(2) and the links and fdinfo of /proc. The Go runtime
 // opens /dev/null for what this process was started without: see
 // [reaper.StartedWith].
-func lookDescriptor(proc string, fd int) stdioFacts {
-	f := stdioFacts{FD: fd, Kind: "closed", UID: -1, GID: -1}
+func (f *stdioFacts) look(proc string, fd int, closed bool) {
+	f.FD, f.Kind, f.UID, f.GID = fd, "closed", -1, -1
+	if closed {
+		return
+	}
 	own := proc == "/proc/self"
-	link := fmt.Sprintf("%s/fd/%d", proc, fd)
+	link := proc + "/fd/" + strconv.Itoa(fd)
 	f.Name, _ = os.Readlink(link)
 	var st unix.Stat_t
 	var err error
@@ -632,7 +654,7 @@ func lookDescriptor(proc string, fd int) stdioFacts {
 		err = unix.Stat(link, &st)
 	}
 	if err != nil {
-		return f
+		return
 	}
 	f.UID, f.GID, f.Mode = int(st.Uid), int(st.Gid), fmt.Sprintf("%04o", st.Mode&0o7777)
 	anonymous := strings.HasPrefix(f.Name, "pipe:")
@@ -652,7 +674,7 @@ func lookDescriptor(proc string, fd int) stdioFacts {
 		if err != nil {
 			flags = -1
 		}
-	} else if n, err := strconv.ParseInt(statusField(readSmall(fmt.Sprintf("%s/fdinfo/%d", proc, fd)), "flags"), 8, 32); err == nil {
+	} else if n, err := strconv.ParseInt(statusField(readSmall(proc+"/fdinfo/"+strconv.Itoa(fd)), "flags"), 8, 32); err == nil {
 		flags = int(n)
 	}
 	if flags >= 0 {
@@ -666,7 +688,6 @@ func lookDescriptor(proc string, fd int) stdioFacts {
 		f.SelfCanOpen = unix.Faccessat(unix.AT_FDCWD, link, want, unix.AT_EACCESS) == nil
 		f.OthersCanOpen = st.Mode&bit != 0
 	}
-	return f
 }
 
 // descriptorKind names what stat(2) says. Terminals are told by their device
