@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"runtime"
+
+	"golang.org/x/sys/unix"
 )
 
 // commit is set by the linker.
@@ -20,12 +22,30 @@ func main() {
 	if len(argv) == 0 { // execve(2) allows it
 		argv = []string{"pazinit"}
 	}
-	os.Exit(run(argv, os.Stdout, os.Stderr))
+	os.Exit(run(argv, os.Stdout, stderr{}))
+}
+
+// stderr is os.Stderr without what Go does when nobody reads it: to end this
+// program, by SIGPIPE or, as PID 1, with status 2.
+type stderr struct{}
+
+func (stderr) Write(p []byte) (n int, err error) {
+	for n < len(p) {
+		m, err := unix.Write(2, p[n:])
+		if err == unix.EAGAIN { // somebody else made it O_NONBLOCK
+			_, err = unix.Poll([]unix.PollFd{{Fd: 2, Events: unix.POLLOUT}}, -1)
+		}
+		if err != nil && err != unix.EINTR {
+			return n, err
+		}
+		n += max(m, 0)
+	}
+	return n, nil
 }
 
 // run is main with its world passed in, and its exit status returned.
-func run(argv []string, stdout, stderr io.Writer) int {
-	c := &command{stdout: stdout, stderr: stderr}
+func run(argv []string, out, errs io.Writer) int {
+	c := &command{stdout: out, stderr: errs}
 	if d, ok := persona(argv[0]); ok {
 		return c.end(c.asPersona(d, argv[0], argv[1:]))
 	}

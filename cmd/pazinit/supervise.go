@@ -139,7 +139,7 @@ func (c *command) supervise(args []string, named bool) int {
 	case errors.As(err, &inUse) && o.ifNotRunning:
 		fmt.Fprintf(c.stdout, "pazinit: %v\n", err)
 		return 0
-	case errors.As(err, &folder) && (!folder.Unsafe || !o.named(cfg)):
+	case errors.Is(err, unix.EMFILE), errors.As(err, &folder) && (!folder.Unsafe || !o.named(cfg)):
 		// No write is mandatory: without a place for it there is no socket. Only a
 		// folder that was asked for and cannot be trusted is refused.
 		fmt.Fprintf(c.stderr, "pazinit: without a control socket: %v\n", err)
@@ -232,8 +232,15 @@ func (o *options) named(cfg *procfile.Config) bool {
 	return o.socket != "" || os.Getenv("PAZINIT_SOCKET") != "" || cfg.SocketPath != ""
 }
 
+// leastFiles is a limit of open files that leaves some for the socket.
+const leastFiles = 32
+
 // listen opens the control socket and the FIFO.
 func listen(cfg *procfile.Config, path string, s *pazinit.Supervisor) (*control.Server, error) {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil && limit.Cur < leastFiles {
+		return nil, fmt.Errorf("the limit of open files is %d, less than %d: %w", limit.Cur, leastFiles, unix.EMFILE)
+	}
 	o := control.ServerOptions{
 		Path: path, Mode: cfg.SocketMode, OwnerUID: -1, OwnerGID: -1,
 		Handler: s.Handle, Log: func(msg string) { s.Log(msg) },
