@@ -155,7 +155,7 @@ func expected(e engine, s bundle.Spec) map[string]any {
 
 // TestDoctor: what it says of each place is what the container was made as.
 func TestDoctor(t *testing.T) {
-	each(t, func(t *testing.T, e engine, r root, p bundle.Place) {
+	each(t, only{root: "scratch"}, func(t *testing.T, e engine, r root, p bundle.Place) {
 		s := spec(e, r, p, nil, "pazinit", "doctor", "--json")
 		c := e.start(t, p, s)
 		c.want(0)

@@ -11,7 +11,7 @@ import (
 // TestTerminal: Ctrl-C ends what runs in the foreground, and the command of exec
 // mode has the terminal.
 func TestTerminal(t *testing.T) {
-	each(t, func(t *testing.T, e engine, r root, p bundle.Place) {
+	each(t, only{places: []string{"tty"}}, func(t *testing.T, e engine, r root, p bundle.Place) {
 		c := e.start(t, p, spec(e, r, p, config("web: "+r.web+"\nslow: helper on-signal TERM 0 100\n", settings), "pazinit"))
 		c.until("| ready", 1)
 		c.press("\x03")
@@ -54,15 +54,12 @@ func TestTerminal(t *testing.T) {
 		if out, _ := c.output(); strings.Contains(out, "job control turned off") {
 			t.Errorf("the shell says %q, want job control", out)
 		}
-	}, "tty")
+	})
 }
 
 // TestStdin: the command of exec mode reads what the container is given.
 func TestStdin(t *testing.T) {
-	each(t, func(t *testing.T, e engine, r root, p bundle.Place) {
-		if r.name != "busybox" {
-			return
-		}
+	each(t, only{root: "busybox", places: []string{"default"}}, func(t *testing.T, e engine, r root, p bundle.Place) {
 		s := spec(e, r, p, nil, "pazinit", "--", "cat")
 		s.Interactive = true
 		c := e.start(t, p, s)
@@ -72,7 +69,7 @@ func TestStdin(t *testing.T) {
 		c.must(c.keys.Close())
 		c.want(0)
 		c.until("one\ntwo\n", 1)
-	}, "default")
+	})
 }
 
 // press types, or writes to the standard input.
