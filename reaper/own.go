@@ -66,6 +66,12 @@ func (o *own) raise() {
 	}
 }
 
+// early is what was changed before main.
+func (o *own) early() {
+	o.limits()
+	o.thpDisabled = early.HugePages()
+}
+
 // lendMemory and takeMemory stand around a fork. Huge pages are off for a memory,
 // and the new one that exec makes takes after the old one, which the child of a
 // vfork shares with us: so ours has them until the last exec is through.

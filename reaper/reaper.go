@@ -145,7 +145,7 @@ func New(o Options) (*Reaper, error) {
 	}
 	rtSigaction(unix.SIGCHLD, nil, &r.actChld)
 	r.terminal = hasTerminal()
-	r.own.limits()
+	r.own.early()
 	if o.Raise {
 		r.own.raise()
 	}

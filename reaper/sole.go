@@ -53,6 +53,20 @@ func StartedWith() Inherited {
 	return Inherited{Known: early.Entered(), Mask: early.Mask(), Ignored: early.Ignored(), Closed: early.Closed()}
 }
 
+// GiveBack undoes what the entry point has changed for this process, as far as a
+// program that this thread executes, or Go itself, would be disturbed by it: the
+// signal mask and huge pages. Without the entry point it does nothing.
+func GiveBack() {
+	if !early.Entered() {
+		return
+	}
+	mask := early.Mask()
+	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&mask)), 0, 8, 0, 0)
+	if early.HugePages() {
+		_ = unix.Prctl(unix.PR_SET_THP_DISABLE, 0, 0, 0, 0)
+	}
+}
+
 // Start executes the command and reports its process. The error is a
 // [*StartError] when the command could not be executed.
 func (s *Sole) Start() (pid int, err error) {

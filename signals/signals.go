@@ -143,11 +143,6 @@ func setMask(set uint64) error {
 	return nil
 }
 
-// Release gives the calling thread the mask that the process was started with:
-// for a program whose entry point has blocked every signal and that wants Go to
-// answer them.
-func Release(mask uint64) { _ = setMask(mask) }
-
 // SendOn has [Wait] send signal s on to target, as kill(2) has it, as the signal
 // as, at once and without returning; as 0 ends that. The target's process must
 // be a child that is not reaped, else the number may be somebody else's.

@@ -11,7 +11,6 @@ import (
 
 	"github.com/pazinit/pazinit/control"
 	"github.com/pazinit/pazinit/reaper"
-	"github.com/pazinit/pazinit/signals"
 )
 
 // dispatch picks the mode: supervising (alone, or run), exec mode (-- CMD, or
@@ -40,9 +39,7 @@ func (c *command) dispatch(args []string) int {
 		o.argv = args
 		return execute(o)
 	}
-	if in := reaper.StartedWith(); in.Known {
-		signals.Release(in.Mask)
-	}
+	reaper.GiveBack()
 	switch args[0] {
 	case "-h", "--help", "-help":
 		fmt.Fprint(c.stdout, usage())

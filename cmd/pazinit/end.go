@@ -13,7 +13,6 @@ import (
 
 	pazinit "github.com/pazinit/pazinit/init"
 	"github.com/pazinit/pazinit/reaper"
-	"github.com/pazinit/pazinit/signals"
 )
 
 // end is the last thing that this program does: it carries out on_end, and
@@ -131,9 +130,7 @@ func execShell(machine bool, code int) error {
 	argv := append([]string{"pazinit", "--"}, shell...)
 	argv = append(append(argv, "-c", script), shell...)
 	runtime.LockOSThread()
-	if in := reaper.StartedWith(); in.Known { // else the shell would be deaf
-		signals.Release(in.Mask)
-	}
+	reaper.GiveBack() // else the shell would be deaf
 	if err := unix.Exec("/proc/self/exe", argv, os.Environ()); err != nil {
 		return fmt.Errorf("execute /proc/self/exe: %w", err)
 	}
