@@ -277,8 +277,12 @@ func doctorTable(lines []doctorLine) string {
 		if l.instead != "" {
 			row("", "", "without it: "+l.instead)
 		}
-		if l.setting != "" {
-			row("", "", "to have it: "+l.setting)
+		for i, way := range strings.Split(l.setting, "; ") {
+			if i == 0 && way != "" {
+				row("", "", "to have it: "+way)
+			} else if way != "" {
+				row("", "", "            "+way)
+			}
 		}
 	}
 	fmt.Fprintf(&b, "\n%d ok, %d limited, %d missing", count[markOK], count[markLimited], count[markMissing])

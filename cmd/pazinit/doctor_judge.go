@@ -544,9 +544,9 @@ func (j *judge) descriptors(list []stdioFacts) {
 		case !s.SelfCanOpen:
 			j.add(markLimited, name, text, "; ", dev, " cannot be opened by this user").without(reopens, "")
 		case j.inherits(s):
-			j.add(markLimited, name, text, "; other users cannot open ", dev).without(reopens, name+": capture, which is the default")
+			j.add(markLimited, name, text, "; a worker of another user that gets it as it is (inherit) cannot open ", dev).without(reopens, name+": capture, which is the default")
 		default:
-			j.add(markOK, name, text, "; other users cannot open ", dev, " itself")
+			j.add(markOK, name, text, "; a worker of another user can open ", dev, " if it is captured")
 		}
 	}
 }

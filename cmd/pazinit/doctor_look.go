@@ -228,8 +228,9 @@ func ownOrNot(kind, file string, ino uint64, seesInit bool) string {
 		}
 		return nsOwn
 	}
-	if unix.Stat("/proc/self/ns/net", &st) == nil && kind == "mnt" && st.Ino == initialInode("net") {
-		return nsOwn // the kernel has fixed inodes for both
+	var u unix.Utsname
+	if unix.Uname(&u) == nil && atLeast(unix.ByteSliceToString(u.Release[:]), 6, 18) {
+		return nsOwn // the first one has a fixed inode, and this is another
 	}
 	fd, err := unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -245,6 +246,15 @@ func ownOrNot(kind, file string, ino uint64, seesInit bool) string {
 		return nsOwn
 	}
 	return "unknown"
+}
+
+// atLeast reports whether a kernel is as new as that release.
+func atLeast(release string, major, minor int) bool {
+	first, rest, _ := strings.Cut(release, ".")
+	second := rest[:len(rest)-len(strings.TrimLeft(rest, "0123456789"))]
+	a, err := strconv.Atoi(first)
+	b, err2 := strconv.Atoi(second)
+	return err == nil && err2 == nil && (a > major || a == major && b >= minor)
 }
 
 // lookUser asks getresuid(2) and its like, /etc/passwd, /proc/self/uid_map
