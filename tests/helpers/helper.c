@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
@@ -318,6 +319,133 @@ static int count_signal(char **arg)
 	return 0;
 }
 
+/* count_into waits for all signals and counts them, as 64-bit numbers in a file. */
+static _Noreturn void count_into(const char *path)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+	if (fd < 0 || ftruncate(fd, 65 * sizeof(long)))
+		die(path);
+	volatile long *count = mmap(NULL, 65 * sizeof(long), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (count == MAP_FAILED)
+		die("mmap");
+	count[0] = getpid(); /* there is no signal 0 */
+	sigset_t set;
+	sigfillset(&set);
+	for (;;) {
+		int sig = sigwaitinfo(&set, NULL);
+		if (sig > 0)
+			count[sig]++;
+	}
+}
+
+/* count-all FILE [FILE]: counts each signal, and so does a child of the group in
+ * the second file. */
+static int count_all(char **arg)
+{
+	sigset_t set;
+	sigfillset(&set);
+	sigprocmask(SIG_SETMASK, &set, NULL);
+	if (arg[1] && do_fork() == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		say("child ready");
+		count_into(arg[1]);
+	}
+	say("ready");
+	count_into(arg[0]);
+}
+
+/* exec-with BLOCKED IGNORED CMD [ARG...]: masks in hex, bit n-1 for signal n */
+static int exec_with(char **arg)
+{
+	unsigned long blocked = strtoul(arg[0], NULL, 16), ignored = strtoul(arg[1], NULL, 16);
+	sigset_t set;
+	/* what the one who started us ignores is not to be seen */
+	for (int sig = 1; sig <= 64; sig++)
+		signal(sig, ignored >> (sig - 1) & 1 ? SIG_IGN : SIG_DFL);
+	sigemptyset(&set);
+	for (int sig = 1; sig <= 64; sig++)
+		if (blocked >> (sig - 1) & 1)
+			sigaddset(&set, sig);
+	sigprocmask(SIG_SETMASK, &set, NULL);
+	execvp(arg[2], arg + 2);
+	die(arg[2]);
+}
+
+/* exec-empty HOW CMD: executes CMD without arguments ("none") or with an empty
+ * one ("empty") */
+static int exec_empty(char **arg)
+{
+	char *none[] = {NULL}, *empty[] = {"", NULL};
+	execve(arg[1], strcmp(arg[0], "none") ? empty : none, environ);
+	die(arg[1]);
+}
+
+/* stop-on SIG CODE: stops itself when SIG comes, and ends with CODE when it is
+ * continued */
+static int stop_on(char **arg)
+{
+	sigset_t set;
+	block(&set, (const char *[]){arg[0], NULL});
+	say("ready");
+	sigwaitinfo(&set, NULL);
+	say("stopping");
+	raise(SIGSTOP);
+	return number(arg[1]);
+}
+
+/* remain MS FILE CODE: leaves a process behind, in a session of its own, that
+ * takes MS to end after TERM and then writes FILE. KILL is told by no file. */
+static int remain(char **arg)
+{
+	sigset_t set;
+	block(&set, (const char *[]){"TERM", NULL});
+	pid_t middle = do_fork();
+	if (middle == 0) {
+		if (setsid() < 0)
+			die("setsid");
+		pid_t pid = do_fork();
+		if (pid > 0) {
+			say("remains %d", pid);
+			_exit(0);
+		}
+		sigwaitinfo(&set, NULL);
+		sleep_ms(number(arg[0]));
+		int fd = open(arg[1], O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+		_exit(fd < 0);
+	}
+	if (waitpid(middle, NULL, 0) < 0)
+		die("wait");
+	return number(arg[2]);
+}
+
+/* churn FILE: processes that come and go, each of which writes FILE if somebody
+ * has signalled it */
+static int churn(char **arg)
+{
+	sigset_t set, got;
+	sigfillset(&set);
+	sigprocmask(SIG_SETMASK, &set, NULL);
+	say("ready");
+	for (;;) {
+		pid_t pid = fork();
+		if (pid < 0) {
+			sleep_ms(1);
+			continue;
+		}
+		if (pid == 0) {
+			sched_yield();
+			sigpending(&got);
+			for (int sig = 1; sig <= 64; sig++)
+				if (sigismember(&got, sig)) {
+					int fd = open(arg[0], O_WRONLY | O_CREAT | O_CLOEXEC | O_APPEND, 0666);
+					dprintf(fd, "%d\n", sig);
+				}
+			_exit(0);
+		}
+		waitpid(pid, NULL, 0);
+	}
+}
+
 /*
  * resque MS: a master that forks a child per job of MS milliseconds. QUIT lets
  * the job in hand finish, TERM kills it, and the children take signals as they
@@ -548,9 +676,13 @@ static const struct {
 	int holds; /* takes a last argument "hold": prints, then waits */
 } acts[] = {
 	{"count-signal", "SIG FILE", 2, count_signal, 0},
+	{"count-all", "FILE [FILE]", 1, count_all, 0},
+	{"churn", "FILE", 1, churn, 0},
 	{"crash-after", "MS", 1, crash_after, 0},
 	{"daemonize", "PIDFILE", 1, daemonize, 0},
 	{"double-fork", "[exit]", 0, double_fork, 0},
+	{"exec-empty", "none|empty CMD", 2, exec_empty, 0},
+	{"exec-with", "BLOCKED IGNORED CMD [ARG...]", 3, exec_with, 0},
 	{"exit", "CODE", 1, do_exit, 0},
 	{"flood", "BYTES LINE", 2, flood, 0},
 	{"ignore-term", "", 0, ignore_term, 0},
@@ -561,9 +693,11 @@ static const struct {
 	{"print-env", "[hold]", 0, print_env, 1},
 	{"print-fds", "[hold]", 0, print_fds, 1},
 	{"print-status", "[hold]", 0, print_status, 1},
+	{"remain", "MS FILE CODE", 3, remain, 0},
 	{"resque", "MS", 1, resque, 0},
 	{"setsid", "", 0, do_setsid, 0},
 	{"sleep", "[MS]", 0, do_sleep, 0},
+	{"stop-on", "SIG CODE", 2, stop_on, 0},
 	{"trace-me", "", 0, trace_me, 0},
 };
 
