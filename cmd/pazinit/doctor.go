@@ -127,9 +127,17 @@ type pathFacts struct {
 }
 
 type configFacts struct {
-	Files   []string `json:"files"`
-	Workers int      `json:"workers"`
-	Errors  []string `json:"errors"`
+	Files    []string       `json:"files"`
+	Workers  int            `json:"workers"`
+	Errors   []string       `json:"errors"`
+	Commands []commandFacts `json:"commands"` // those that cannot be executed
+	noShell  bool           // on_end wants one
+}
+
+type commandFacts struct {
+	Worker string `json:"worker"`
+	Path   string `json:"path"`
+	Error  string `json:"error"`
 }
 
 type socketFacts struct {

@@ -330,6 +330,18 @@ func (j *judge) configuration() {
 	case len(c.Errors) == 0:
 		j.add("", "files", "none, and no Procfile here")
 	}
+	for i := range c.Commands {
+		f := &c.Commands[i]
+		j.add(markBad, f.Worker+".command", f.Worker, ": execute ", f.Path, ": ", f.Error).without("it fails to start", "")
+	}
+	if j.cfg != nil {
+		switch end := j.cfg.OnEnd; {
+		case c.noShell:
+			j.add(markBad, "on_end", "on_end: shell: there is neither /bin/sh nor a busybox in PATH").without("it exits", "")
+		case end != "" && end != "exit" && end != "shell" && !j.has("SYS_BOOT"):
+			j.add(markBad, "on_end", "on_end: ", end, " needs CAP_SYS_BOOT").without("it exits", giveCapability("SYS_BOOT"))
+		}
+	}
 	j.workers(func(name string, w *procfile.Worker) {
 		if why, give := j.cannotBe(w.User); why != "" {
 			j.add(markBad, name+".user", name, " cannot run as ", w.User.Name, ": ", why).without("it fails to start", give)

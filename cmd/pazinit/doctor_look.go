@@ -58,7 +58,7 @@ func (d *diagnosis) lookPlace() {
 // to supervise, which is no error here.
 func (d *diagnosis) lookConfig(o options) (*procfile.Config, error) {
 	f := &d.Configuration
-	f.Files, f.Errors = []string{}, []string{}
+	f.Files, f.Errors, f.Commands = []string{}, []string{}, []commandFacts{}
 	dir, err := os.Getwd()
 	if err != nil {
 		dir = "/"
@@ -67,8 +67,12 @@ func (d *diagnosis) lookConfig(o options) (*procfile.Config, error) {
 	switch {
 	case err == nil:
 		f.Files = append(f.Files, cfg.Files...)
+		f.noShell = cfg.OnEnd == "shell" && findShell() == nil
 		for _, a := range cfg.Applications {
 			f.Workers += len(a.Workers)
+			for _, w := range a.Workers {
+				f.lookCommand(a.Name+":"+w.Name, w)
+			}
 		}
 		return cfg, nil
 	case errors.Is(err, procfile.ErrNotFound) && o.config == "" && o.procfile == "":
@@ -76,6 +80,23 @@ func (d *diagnosis) lookConfig(o options) (*procfile.Config, error) {
 	}
 	f.Errors = lines(strings.TrimSpace(err.Error()))
 	return nil, err
+}
+
+// lookCommand asks access(2) whether a worker's program, where its line has a path,
+// or the shell that its line needs can be executed: it is there, has the right
+// bit, and its mount is not noexec. Another user's rights are not known.
+func (f *configFacts) lookCommand(name string, w *procfile.Worker) {
+	if len(w.Command.Argv) == 0 || !strings.Contains(w.Command.Argv[0], "/") {
+		return
+	}
+	path := w.Command.Argv[0]
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(w.Dir, path)
+	}
+	err := unix.Faccessat(unix.AT_FDCWD, path, unix.X_OK, unix.AT_EACCESS)
+	if err != nil && (err != unix.EACCES || w.User == nil || os.Geteuid() == 0) {
+		f.Commands = append(f.Commands, commandFacts{name, path, errText(err)})
+	}
 }
 
 // lookStart says what this process was started with: its descriptors 0 to 2 and
