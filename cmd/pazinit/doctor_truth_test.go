@@ -415,8 +415,9 @@ func TestTruthCgroups(t *testing.T) {
 			t.Errorf("%v %s: findings = %+v", tt.wrap, tt.script, d.Findings)
 		}
 		if c.Usable { // nothing lasts
-			if _, err := os.Stat(c.Folder); !errors.Is(err, os.ErrNotExist) {
-				t.Errorf("Stat(%s) = %v, want not exist", c.Folder, err)
+			d, _ = doctorIn(t, 0, tt.wrap, tt.script, "-c", cfg)
+			if _, err := os.Stat(d.Cgroups.Folder); !d.Cgroups.Usable || !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("%v %s: cgroups = %+v, Stat = %v, want not exist", tt.wrap, tt.script, d.Cgroups, err)
 			}
 			continue
 		}
