@@ -401,17 +401,17 @@ func TestLastWords(t *testing.T) {
 			h.kill("a:y.1", unix.SIGSEGV)
 		}, []string{
 			"a:y.1 was killed by SIGSEGV (pid 2), at " + at(3) + ", 3.5s after its start",
-			"of its output nothing is kept",
+			"nothing of its output is kept",
 			"ended with status 139: essential worker a:y.1 has ended: killed by SIGSEGV",
 		}},
 		{"a status", []*procfile.Worker{plain("y", essential)}, "", func(s *Supervisor, h *host) { h.crash("a:y.1", 7) }, []string{
 			"a:y.1 exited with status 7 (pid 1), at " + at(0) + ", 0s after its start",
-			"of its output nothing is kept",
+			"nothing of its output is kept",
 			"ended with status 7: essential worker a:y.1 has ended: exited with status 7",
 		}},
 		{"given up", []*procfile.Worker{plain("y", twice)}, "", func(s *Supervisor, h *host) { h.crash("a:y.1", 0); h.crash("a:y.1", 0) }, []string{
 			"a:y.1 exited with status 0 (pid 2), at " + at(0) + ", 0s after its start; it had been restarted once, and was given up",
-			"of its output nothing is kept",
+			"nothing of its output is kept",
 			"ended with status 1: essential worker a:y.1 has ended: exited with status 0",
 		}},
 		{"not to be executed", []*procfile.Worker{plain("x"), plain("y", essential)}, "y", func(s *Supervisor, h *host) {}, []string{
@@ -424,7 +424,7 @@ func TestLastWords(t *testing.T) {
 			h.crash("a:y.1", 4)
 		}, []string{
 			"a:y.1 exited with status 4 (pid 2), at " + at(0) + ", 0s after its start; failed too: a:z.1 (status 5)",
-			"of its output nothing is kept",
+			"nothing of its output is kept",
 			"ended with status 4: no worker can run again",
 		}},
 		{"no failure", []*procfile.Worker{plain("y", essential)}, "", func(s *Supervisor, h *host) { h.crash("a:y.1", 0) }, []string{

@@ -92,7 +92,7 @@ func (s *Supervisor) lastWords() {
 			s.insist("  %s", l)
 		}
 	} else if f.exit != nil && f.exit.Error == "" {
-		s.insist("of its output nothing is kept")
+		s.insist("nothing of its output is kept")
 	}
 	s.insist("%s", s.endText())
 }

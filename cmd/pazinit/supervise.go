@@ -119,12 +119,17 @@ func (c *command) supervise(args []string, named bool) int {
 	if !named && len(o.names) > 0 {
 		return c.verbAfterFlags(o, args)
 	}
+	place, to := pazinit.FindPlace(), make(chan *pazinit.Supervisor, 1)
+	if place.PID1 { // a stop that comes early is a stop, and waits until there is something to stop
+		if err := forward(to, place); err != nil {
+			return c.fail(1, "%v", err)
+		}
+	}
 	load, cfg, code := c.load(o)
 	if cfg == nil {
 		return code
 	}
 	path := o.socketPath(cfg)
-	place := pazinit.FindPlace()
 	s, err := pazinit.New(pazinit.Options{
 		Config: cfg, Reload: load, Only: o.names, Format: o.format,
 		Place: place, Raise: true, Version: versionText(), Settled: shrink,
@@ -157,9 +162,12 @@ func (c *command) supervise(args []string, named bool) int {
 		go func() { _ = server.Serve() }()
 		defer server.Close()
 	}
-	if err := forward(s, place); err != nil {
-		return c.fail(1, "%v", err)
+	if !place.PID1 { // Ctrl-C ends what hangs until now
+		if err := forward(to, place); err != nil {
+			return c.fail(1, "%v", err)
+		}
 	}
+	to <- s
 	settleProcess()
 	spareThreads(8)
 	code, err = s.Run(context.Background())
@@ -277,16 +285,19 @@ func opensToOthers(cfg *procfile.Config) bool {
 	return false
 }
 
-// forward gives the supervisor the signals that this process gets, to the end:
-// one that comes last must not have its default action, such as a core dump.
-// SIGCHLD is the reaper's.
-func forward(s *pazinit.Supervisor, place pazinit.Place) error {
+// forward gives the supervisor that comes from to the signals that this process
+// gets, to the end: one that comes last must not have its default action, such as
+// a core dump. SIGCHLD is the reaper's.
+func forward(to <-chan *pazinit.Supervisor, place pazinit.Place) error {
 	caught := make(chan error)
 	go func() {
 		runtime.LockOSThread()
 		err := signals.Catch(unix.SIGCHLD)
 		caught <- err
-		for err == nil {
+		if err != nil {
+			return
+		}
+		for s := <-to; ; {
 			i, ok := signals.Wait(-1)
 			switch {
 			case !ok || i.PID == os.Getpid(): // SIGPIPE, when nobody reads what it writes
