@@ -27,6 +27,7 @@ func Places(tini string) []Place {
 			s.Files["/bin/tini-static"] = File{From: tini}
 			s.Parent = []string{"tini-static", "--"}
 		}},
+		{Name: "limits", Set: func(s *Spec) { s.NoFile, s.Memory, s.PIDs = 64, 8<<20, 32 }},
 		{Name: "tty", Set: func(s *Spec) { s.Terminal = true }},
 		{Name: "no-stdin", NoStdin: true, Set: func(*Spec) {}},
 		{Name: "cgroup-absent", Set: func(s *Spec) { s.Cgroups = CgroupsAbsent }},

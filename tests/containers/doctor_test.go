@@ -67,6 +67,9 @@ func (d diagnosis) facts() map[string]any {
 	for _, p := range d.Paths {
 		m[p.Path] = fmt.Sprintf("writable %v, noexec %v", p.Writable, p.NoExec)
 	}
+	if s := d.Limits.PIDs.Max; s != -1 {
+		m["processes"], m["memory"] = s, d.Limits.Memory.Max
+	}
 	for i, s := range d.Stdio {
 		m[fmt.Sprintf("fd %d", i)] = s.Kind
 	}
@@ -119,6 +122,9 @@ func expected(e engine, s bundle.Spec) map[string]any {
 		d.Capabilities.Effective = caps
 	}
 	d.Limits.NoFile.Soft, d.Limits.NoFile.Hard = 1024, 1024
+	if s.NoFile != 0 {
+		d.Limits.NoFile.Soft, d.Limits.NoFile.Hard = s.NoFile, s.NoFile
+	}
 	d.Socket.Path, d.Socket.Usable = "/run/pazinit/pazinit.sock", !s.ReadOnly || s.Noexec != nil
 	if s.UID != 0 {
 		d.Socket.Path = fmt.Sprintf("/tmp/pazinit-%d/pazinit.sock", s.UID)
@@ -142,6 +148,9 @@ func expected(e engine, s bundle.Spec) map[string]any {
 	}
 	for _, at := range s.Noexec {
 		m[at] = "writable true, noexec true"
+	}
+	if s.PIDs != 0 {
+		m["processes"], m["memory"] = s.PIDs, s.Memory
 	}
 	m["fd 0"], m["fd 1"], m["fd 2"] = "null", "pipe", "pipe"
 	switch {

@@ -111,3 +111,18 @@ func TestLastWords(t *testing.T) {
 		}
 	})
 }
+
+// TestForkBomb: a worker that leaves no process number for anybody does not end
+// the first process, and stops.
+func TestForkBomb(t *testing.T) {
+	each(t, only{root: "busybox", places: []string{"default", "cgroup-v2"}}, func(t *testing.T, e engine, r root, p bundle.Place) {
+		s := spec(e, r, p, config("web: helper print-status hold\nbomb: while (sleep 1000 &); do :; done; helper sleep\n", settings), "pazinit")
+		s.PIDs = 40
+		c := e.start(t, p, s)
+		c.until("can't fork", 1)
+		c.signal(syscall.SIGKILL, "helper print-status hold")
+		c.until("web.1: killed by SIGKILL", 1)
+		c.stop()
+		c.want(0)
+	})
+}
