@@ -463,10 +463,7 @@ func (j *judge) cgroups() {
 		j.add(markOK, "usable", "each instance gets a group below ", c.Folder)
 	default:
 		mark, give := markLimited, c.setting
-		switch {
-		case asked:
-			mark = markBad
-		case c.Version == "none":
+		if c.Version == "none" {
 			mark = markMissing
 		}
 		if c.ReadOnly {

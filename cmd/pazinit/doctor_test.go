@@ -195,7 +195,7 @@ func TestJudge(t *testing.T) {
 		"log":                     {func(d *diagnosis) { d.Paths = append(d.Paths, pathFacts{Path: "/x", Use: "log_path", asked: true}) }, nil, "paths./x bad"},
 		"cgroups read-only":       {func(d *diagnosis) { d.Cgroups.Usable, d.Cgroups.ReadOnly = false, true }, nil, "cgroups.usable limited"},
 		"no cgroups":              {func(d *diagnosis) { d.Cgroups = cgroupFacts{Version: "none"} }, nil, "cgroups.usable missing"},
-		"no cgroups, asked for":   {func(d *diagnosis) { d.Cgroups = cgroupFacts{Version: "none"} }, asked, "cgroups.usable bad"},
+		"no cgroups, asked for":   {func(d *diagnosis) { d.Cgroups = cgroupFacts{Version: "none"} }, asked, "cgroups.usable missing"},
 		"cgroup in use":           {func(d *diagnosis) { d.Cgroups.holder = 9 }, asked, "cgroups.usable bad"},
 		"cgroup in use by it":     {func(d *diagnosis) { d.Cgroups.holder = 9; d.Supervisor = &supervisorFacts{PID: 9} }, asked, ""},
 		"cgroup in use, not told": {func(d *diagnosis) { d.Cgroups.holder = 9 }, nil, ""},

@@ -387,7 +387,7 @@ func TestTruthPaths(t *testing.T) {
 func TestTruthCgroups(t *testing.T) {
 	needRoot(t)
 	needProgram(t, "unshare", "setpriv")
-	cfg := config(t, fmt.Sprintf("cgroups: {hierarchy_root: pazinit-doctor-%d}\nsocket_path: /run/pazinit-doctor-%[1]d/s\n", os.Getpid())+oneWorker)
+	cfg := config(t, fmt.Sprintf("cgroups: {hierarchy_root: pazinit-doctor-%d}\n", os.Getpid())+oneWorker)
 	free := config(t, oneWorker)
 	const each = "grep -E ' cgroup2? ' /proc/mounts | cut -d' ' -f2 | tac | while read d; do %s; done"
 	for _, tt := range []struct {
@@ -414,17 +414,56 @@ func TestTruthCgroups(t *testing.T) {
 		if (key(&d, "cgroups.usable") == "") != c.Usable || c.Usable == (c.Error != "") {
 			t.Errorf("%v %s: findings = %+v", tt.wrap, tt.script, d.Findings)
 		}
-		if c.Usable { // nothing lasts
-			d, _ = doctorIn(t, 0, tt.wrap, tt.script, "-c", cfg)
-			if _, err := os.Stat(d.Cgroups.Folder); !d.Cgroups.Usable || !errors.Is(err, os.ErrNotExist) {
-				t.Errorf("%v %s: cgroups = %+v, Stat = %v, want not exist", tt.wrap, tt.script, d.Cgroups, err)
+		// Nothing is refused for want of them, and nothing lasts.
+		d, _ = doctorIn(t, 0, tt.wrap, tt.script, "-c", cfg)
+		if d.Cgroups.Usable != c.Usable || len(d.Problems) > 0 {
+			t.Errorf("%v %s: with hierarchy_root: cgroups = %+v, problems %v", tt.wrap, tt.script, d.Cgroups, d.Problems)
+		}
+		if c.Usable {
+			if _, err := os.Stat(d.Cgroups.Folder); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("Stat(%s) = %v, want not exist", d.Cgroups.Folder, err)
 			}
-			continue
 		}
-		d, _ = doctorIn(t, 1, tt.wrap, tt.script, "-c", cfg)
-		if key(&d, "cgroups.usable") != markBad || len(d.Problems) == 0 {
-			t.Errorf("%v %s: with hierarchy_root: findings = %+v", tt.wrap, tt.script, d.Findings)
+	}
+}
+
+// A hierarchy_root that somebody else holds is no place for a second supervisor.
+func TestTruthCgroupInUse(t *testing.T) {
+	needRoot(t)
+	dir, err := os.MkdirTemp("", "pazinit-doctor-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	cfg := config(t, fmt.Sprintf("cgroups: {hierarchy_root: pazinit-doctor-%d}\n", os.Getpid())+oneWorker)
+	p, err := begin(exec.CommandContext(t.Context(), program, "run", "-c", cfg, "--socket", filepath.Join(dir, "run", "s")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = p.cmd.Process.Signal(unix.SIGTERM); <-p.done }()
+	for {
+		p.mu.Lock()
+		text, more := string(p.text), p.more
+		p.mu.Unlock()
+		if strings.Contains(text, "without cgroups") {
+			t.Skipf("cgroups: %s", text)
 		}
+		if strings.Contains(text, "started, pid") {
+			break
+		}
+		select {
+		case <-more:
+		case <-p.done:
+			t.Fatalf("the supervisor ended: %s", text)
+		}
+	}
+	d, _ := doctorIn(t, 1, nil, "", "-c", cfg, "--socket", filepath.Join(dir, "other", "s"))
+	if key(&d, "cgroups.usable") != markBad || len(d.Problems) != 1 {
+		t.Errorf("problems = %v, want the cgroup in use", d.Problems)
+	}
+	d, _ = doctorIn(t, 0, nil, "", "-c", cfg, "--socket", filepath.Join(dir, "run", "s"))
+	if v := d.Supervisor; v == nil || v.PID != p.cmd.Process.Pid || len(v.Stdio) != 3 || v.Stdio[1].Kind != "pipe" || !d.Socket.Answers || d.Socket.Mode != "0600" {
+		t.Errorf("supervisor = %+v, %+v, want pid %d with its pipes", v, d.Socket, p.cmd.Process.Pid)
 	}
 }
 
