@@ -290,7 +290,9 @@ func (in *Instance) start(ev Event) []Action {
 		in.deaths, in.consecutive, in.rounds = nil, 0, 0
 		return in.spawn(ev.Reason)
 	case Stopping: // another run follows when the tree is gone
-		in.crashed = false
+		if in.crashed {
+			in.crashed, in.asked = false, ev.Reason
+		}
 	case Starting, Running: // it is what it should be
 	}
 	return nil

@@ -297,6 +297,20 @@ func TestEarlierRunChangesNothing(t *testing.T) {
 	}
 }
 
+// A run that left processes behind, and is started again by hand while these are
+// killed, says who wanted that.
+func TestStartNamesWhoAsked(t *testing.T) {
+	in, now := &Instance{Policy: defaultPolicy()}, time.Now()
+	in.Step(now, Event{Kind: Start})
+	in.Step(now, Event{Kind: Spawned, Run: 1})
+	in.Step(now, Event{Kind: Ended, Run: 1, Left: true, Reason: "exited"})
+	in.Step(now, Event{Kind: Restart, Reason: "restart by root"})
+	acts := in.Step(now, Event{Kind: Gone, Run: 1})
+	if got, want := acts[len(acts)-1].Reason, "restart by root: exited"; got != want {
+		t.Errorf("reason = %q, want %q", got, want)
+	}
+}
+
 func TestBackoffGrowsToItsMaximum(t *testing.T) {
 	in := &Instance{Policy: defaultPolicy(), Seed: 7}
 	in.Policy.MaxRestarts = 0
