@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -261,6 +262,37 @@ func TestOwnOrNot(t *testing.T) {
 			t.Errorf("atLeast(%q) = %v, want %v", release, got, want)
 		}
 	}
+}
+
+// Keys are only ever added: those of testdata stay. -update adds the new ones.
+func TestDoctorKeys(t *testing.T) {
+	var keys []string
+	var walk func(prefix string, of reflect.Type)
+	walk = func(prefix string, of reflect.Type) {
+		switch of.Kind() {
+		case reflect.Pointer:
+			walk(prefix, of.Elem())
+		case reflect.Slice:
+			walk(prefix+"[]", of.Elem())
+		case reflect.Struct:
+			for i := range of.NumField() {
+				if tag, _, _ := strings.Cut(of.Field(i).Tag.Get("json"), ","); tag != "" {
+					walk(prefix+"."+tag, of.Field(i).Type)
+				}
+			}
+		default:
+			keys = append(keys, strings.TrimPrefix(prefix, ".")+" "+of.String())
+		}
+	}
+	walk("", reflect.TypeFor[diagnosis]())
+	for name := range lookFeatures() {
+		keys = append(keys, "features."+name+" string")
+	}
+	for _, kind := range namespaceKinds {
+		keys = append(keys, "namespaces."+kind+" string")
+	}
+	slices.Sort(keys)
+	golden(t, "doctor-keys.txt", strings.Join(keys, "\n")+"\n")
 }
 
 func TestFeaturesHaveARow(t *testing.T) {
