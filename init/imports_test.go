@@ -15,7 +15,7 @@ const module = "github.com/pazinit/pazinit/"
 // mayImport is who may know whom: cmd knows init, init knows the leaves, and a
 // leaf knows nobody. A package that is not named here is a mistake, too.
 var mayImport = map[string][]string{
-	"cmd/pazinit":             {"init", "control", "procfile", "output", "reaper", "cgroupfs", "signals"},
+	"cmd/pazinit":             {"init", "control", "procfile", "output", "reaper", "cgroupfs", "reaper/signals"},
 	"init":                    {"init/internal/lifecycle", "cgroupfs", "control", "output", "procfile", "reaper"},
 	"init/internal/lifecycle": {},
 	"cgroupfs":                {},
@@ -24,7 +24,7 @@ var mayImport = map[string][]string{
 	"procfile":                {},
 	"reaper":                  {"reaper/internal/early"},
 	"reaper/internal/early":   {},
-	"signals":                 {},
+	"reaper/signals":          {"reaper/internal/early"},
 }
 
 // linked are the modules that the program is made of: each is paid for in PID

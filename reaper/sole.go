@@ -53,15 +53,22 @@ func StartedWith() Inherited {
 	return Inherited{Known: early.Entered(), Mask: early.Mask(), Ignored: early.Ignored(), Closed: early.Closed()}
 }
 
-// GiveBack undoes what the entry point has changed for this process, as far as a
-// program that this thread executes, or Go itself, would be disturbed by it: the
-// signal mask and huge pages. Without the entry point it does nothing.
+// GiveBack undoes what the entry point has changed for this process: Go answers
+// the signals again, this thread has the mask of before, and huge pages are on.
+// It is for a process that starts no children, and for a program that is to take
+// its place. Without the entry point it does nothing.
 func GiveBack() {
 	if !early.Entered() {
 		return
 	}
+	arrived := early.Release()
 	mask := early.Mask()
 	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&mask)), 0, 8, 0, 0)
+	for s := unix.Signal(1); s <= 64; s++ {
+		if arrived&bit(s) != 0 {
+			_ = unix.Kill(os.Getpid(), s)
+		}
+	}
 	if early.HugePages() {
 		_ = unix.Prctl(unix.PR_SET_THP_DISABLE, 0, 0, 0, 0)
 	}

@@ -12,7 +12,7 @@ import (
 
 	pazinit "github.com/pazinit/pazinit/init"
 	"github.com/pazinit/pazinit/reaper"
-	"github.com/pazinit/pazinit/signals"
+	"github.com/pazinit/pazinit/reaper/signals"
 )
 
 // soleOptions are exec mode's flags.

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pazinit/pazinit/signals"
+	"github.com/pazinit/pazinit/reaper/signals"
 )
 
 const execFlags = `  --single-child             signals go to the command alone, not to its process group

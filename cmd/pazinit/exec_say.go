@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pazinit/pazinit/reaper"
-	"github.com/pazinit/pazinit/signals"
+	"github.com/pazinit/pazinit/reaper/signals"
 )
 
 // A dialect is whose flags, messages and exit statuses exec mode has.

@@ -18,7 +18,7 @@ import (
 	"github.com/pazinit/pazinit/control"
 	pazinit "github.com/pazinit/pazinit/init"
 	"github.com/pazinit/pazinit/procfile"
-	"github.com/pazinit/pazinit/signals"
+	"github.com/pazinit/pazinit/reaper/signals"
 )
 
 // options are the flags of supervising.

@@ -30,7 +30,22 @@ var Known bool
 // getrlimit is prlimit64(0, RLIMIT_NOFILE, NULL, to).
 func getrlimit(to unsafe.Pointer) uintptr
 
-func init() { Known = getrlimit(unsafe.Pointer(&NoFile)) == 0 }
+func init() {
+	if entered.known != 0 {
+		Install(^bits(sigchld))
+	}
+	Known = getrlimit(unsafe.Pointer(&NoFile)) == 0
+}
+
+// Release gives all signals back to Go, as if the program had been entered
+// without entry_*.s, and reports those that have arrived meanwhile. Which of them
+// are blocked is the caller's business.
+func Release() (arrived uint64) {
+	if entered.known == 0 {
+		return 0
+	}
+	return release()
+}
 
 // entered is what entry_*.s writes; it knows the offsets.
 var entered struct {
@@ -38,7 +53,7 @@ var entered struct {
 	ignored   uint64     // 8
 	closed    uint64     // 16: bit n for descriptor n
 	hugePages uint64     // 24: 1 when they were on and are off now
-	action    [4]uintptr // 32: scratch
+	scratch   [4]uintptr // 32: an action
 	known     uint64     // 64
 }
 

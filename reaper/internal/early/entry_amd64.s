@@ -12,7 +12,7 @@ TEXT ·entry(SB),NOSPLIT|NOFRAME,$0
 	MOVL	$8, R10
 	SYSCALL
 
-	// rt_sigaction(BX, 0, &entered.action, 8)
+	// rt_sigaction(BX, 0, &entered.scratch, 8)
 	MOVL	$1, BX
 	XORL	R13, R13
 action:
@@ -33,6 +33,15 @@ next:
 	CMPQ	BX, $65
 	JLT	action
 	MOVQ	R13, 8(R12)
+
+	// What is neither ignored nor a fault nor SIGCHLD is caught from now on.
+	NOTQ	R13
+	ANDQ	·ahead(SB), R13
+	SUBQ	$16, SP
+	MOVQ	R13, 0(SP)
+	CALL	·install(SB)
+	ADDQ	$16, SP
+	LEAQ	·entered(SB), R12
 
 	// fcntl(BX, F_GETFD): EBADF when it is closed
 	XORL	BX, BX

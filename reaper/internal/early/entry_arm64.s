@@ -12,7 +12,7 @@ TEXT ·entry(SB),NOSPLIT|NOFRAME,$0
 	MOVD	$135, R8
 	SVC
 
-	// rt_sigaction(R20, 0, &entered.action, 8)
+	// rt_sigaction(R20, 0, &entered.scratch, 8)
 	MOVD	$1, R20
 	MOVD	ZR, R21
 action:
@@ -34,6 +34,15 @@ next:
 	CMP	$65, R20
 	BLT	action
 	MOVD	R21, 8(R19)
+
+	// What is neither ignored nor a fault nor SIGCHLD is caught from now on.
+	MOVD	·ahead(SB), R4
+	BIC	R21, R4, R4
+	SUB	$32, RSP
+	MOVD	R4, 8(RSP)
+	BL	·install(SB)
+	ADD	$32, RSP
+	MOVD	$·entered(SB), R19
 
 	// fcntl(R20, F_GETFD): EBADF when it is closed
 	MOVD	ZR, R20

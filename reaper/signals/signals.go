@@ -6,10 +6,7 @@
 // process by a fault's signal that somebody sends, and takes three times as long.
 // Here one thread, which must be locked, blocks every signal and waits for them
 // in rt_sigtimedwait(2). Go unblocks some of them on every thread that it makes;
-// where one of those is caught instead, a handler of a few lines of assembly
-// (signals_*.s) queues it, siginfo and all, to the thread that waits, and blocks
-// the rest in its own thread. Only a true fault goes on to Go's handler, which
-// makes a panic of it.
+// what one of those gets is queued to the thread that waits (reaper/internal/early).
 package signals
 
 import (
@@ -20,6 +17,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pazinit/pazinit/reaper/internal/early"
 )
 
 // Info is a signal and where it came from (sigaction(2), siginfo_t).
@@ -48,15 +47,17 @@ type waitArgs struct {
 	action  [72]uint8 // 176: signal n is sent on to target as action[n]; 0: wait returns it
 }
 
-// What the assembly reads by name. None of it moves.
+// None of it moves: the assembly and the kernel go by the address.
 var (
-	faults    = bits(unix.SIGILL, unix.SIGTRAP, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGSYS)
-	goHandler uintptr
-	pid       int32
-	waiter    int32
-	args      waitArgs
-	timeout   unix.Timespec
+	waiter  int32
+	pid     int
+	args    waitArgs
+	timeout unix.Timespec
 )
+
+// faults are the signals that stay unblocked while Go code runs: a true one is a
+// panic.
+var faults = bits(unix.SIGILL, unix.SIGTRAP, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGSYS)
 
 func bits(signals ...unix.Signal) (set uint64) {
 	for _, s := range signals {
@@ -64,8 +65,6 @@ func bits(signals ...unix.Signal) (set uint64) {
 	}
 	return set
 }
-
-func handlerPC() uintptr
 
 // wait waits for a signal whose action is 0 and reports its number, or a negated
 // errno.
@@ -87,18 +86,6 @@ func blockingWait(a *waitArgs) int64 {
 	return r
 }
 
-// A sigaction is the kernel's struct, as rt_sigaction(2) takes it on amd64 and
-// arm64 (include/linux/signal_types.h, with sa_restorer on both).
-type sigaction struct{ handler, flags, restorer, mask uintptr }
-
-func rtSigaction(sig unix.Signal, act, old *sigaction) error {
-	_, _, e := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(act)), uintptr(unsafe.Pointer(old)), 8, 0, 0)
-	if e != 0 {
-		return e
-	}
-	return nil
-}
-
 // Catch takes all signals that can be caught but those of except from Go and
 // from os/signal, for good. The calling goroutine must have locked its thread:
 // it is the one that [Wait] is called on from now on.
@@ -106,33 +93,32 @@ func Catch(except ...unix.Signal) error {
 	if waiter != 0 {
 		return errors.New("catch signals: they are caught already")
 	}
-	var old sigaction
-	if err := rtSigaction(unix.SIGSEGV, nil, &old); err != nil {
-		return fmt.Errorf("catch signals: %w", err)
-	}
-	pid, goHandler = int32(os.Getpid()), old.handler
-	args.block, args.unblock = ^uint64(0), ^faults
+	pid = os.Getpid()
 	args.set = ^bits(except...)
-	for _, s := range except { // left as they are
-		args.block &^= bits(s)
-		args.unblock &^= bits(s)
-	}
-	// What is blocked stays pending for Wait until the handlers are there.
+	args.block = args.set
+	args.unblock = args.set &^ faults
 	if err := setMask(args.unblock); err != nil {
 		return fmt.Errorf("catch signals: %w", err)
 	}
 	waiter = int32(unix.Gettid())
-	own := old // with Go's SA_ONSTACK and restorer
-	own.handler, own.mask = handlerPC(), ^uintptr(0)
-	for s := unix.Signal(1); s <= MaxSignal; s++ {
-		if s == unix.SIGKILL || s == unix.SIGSTOP || args.set&bits(s) == 0 {
-			continue
-		}
-		if err := rtSigaction(s, &own, nil); err != nil {
-			return fmt.Errorf("catch signal %d: %w", s, err)
+	early.Install(args.set)
+	arrived, info := early.Await(waiter)
+	for s := range unix.Signal(MaxSignal + 1) {
+		if s > 0 && arrived&bits(s)&args.set != 0 {
+			requeue(s, info[s])
 		}
 	}
 	return nil
+}
+
+// requeue queues what the handler has written down to this thread, as the
+// handler itself would.
+func requeue(s unix.Signal, first [8]uint64) {
+	var info [16]uint64
+	copy(info[:], first[:4])
+	code := (*int32)(unsafe.Pointer(&info[1]))
+	*code -= queuedCode
+	_, _, _ = unix.RawSyscall6(unix.SYS_RT_TGSIGQUEUEINFO, uintptr(pid), uintptr(waiter), uintptr(s), uintptr(unsafe.Pointer(&info)), 0, 0)
 }
 
 func setMask(set uint64) error {
@@ -174,21 +160,24 @@ func Wait(limit time.Duration) (i Info, ok bool) {
 			return Info{}, false // the time is over, or a stop and a continuation
 		}
 		i = decode(unix.Signal(n), &args.info)
-		if i.Signal == unix.SIGURG && i.Code == siTkill && i.PID == int(pid) {
+		if i.Signal == unix.SIGURG && i.Code == siTkill && i.PID == pid {
 			continue // Go's preemption of this thread
 		}
 		return i, true
 	}
 }
 
-const siTkill = -6 // SI_TKILL, include/uapi/asm-generic/siginfo.h
+const (
+	siTkill    = -6      // SI_TKILL, include/uapi/asm-generic/siginfo.h
+	queuedCode = 0x10000 // see early.Await
+)
 
 // decode reads a siginfo_t: si_signo, si_errno, si_code, padding, si_pid, si_uid.
 func decode(s unix.Signal, b *[128]byte) Info {
 	word := func(at int) int32 { return *(*int32)(unsafe.Pointer(&b[at])) }
 	i := Info{Signal: s, Code: int(word(8))}
-	if i.Code < -0x8000 { // queued by the handler
-		i.Code += 0x10000
+	if i.Code < -queuedCode/2 { // queued by the handler
+		i.Code += queuedCode
 	}
 	if i.Code <= 0 || s == unix.SIGCHLD {
 		i.PID, i.UID = int(word(16)), int(uint32(word(20)))
