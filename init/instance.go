@@ -462,7 +462,8 @@ func (s *Supervisor) signal(in *instance, run uint64, sig unix.Signal, to lifecy
 // members finds the processes of a run. It may block.
 func (s *Supervisor) members(g *cgroupfs.Group, leader int, token string) (procs []reaper.Proc, keep func(int) bool) {
 	if g == nil {
-		return reaper.Tree(leader, token), nil
+		procs = reaper.Tree(leader, token)
+		return procs, reaper.StillOf(procs, leader, token)
 	}
 	pids, _ := g.Procs()
 	for _, pid := range pids {

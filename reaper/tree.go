@@ -186,7 +186,7 @@ func Tree(leader int, token string) []Proc {
 		below[p.ppid] = append(below[p.ppid], pid)
 	}
 	env := make([]byte, 256<<10)
-	if leader > 0 && tokenOf(leader, token, env) == tokenOther {
+	if l, ok := all[leader]; ok && (l.ppid != os.Getpid() || l.unborn || tokenOf(leader, token, env) == tokenOther) {
 		leader = 0 // its number was given away, so nothing is left of its session and group
 	}
 	var out []Proc
@@ -223,6 +223,45 @@ func Tree(leader int, token string) []Proc {
 		}
 	}
 	return out
+}
+
+// StillOf returns what tells SignalProcs whether each of procs, which Tree has
+// found, is still the one. An older one is told by its start; but a tick is long
+// enough for a number to change hands, so a young one must show again that it is
+// of the run.
+func StillOf(procs []Proc, leader int, token string) func(pid int) bool {
+	const tick, young = 10_000_000, 2 // USER_HZ is 100
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &now)
+	old := make(map[int]bool, len(procs))
+	for _, p := range procs {
+		old[p.PID] = p.Start+young < uint64(now.Nano()/tick)
+	}
+	var env []byte
+	return func(pid int) bool {
+		if old[pid] {
+			return true
+		}
+		if env == nil {
+			env = make([]byte, 256<<10)
+		}
+		for depth := 0; pid > 1 && pid != os.Getpid() && depth < 1000; depth++ {
+			s, err := readStat(pid)
+			if err != nil {
+				return false
+			}
+			switch tokenOf(pid, token, env) {
+			case tokenMine:
+				return true
+			case tokenNone:
+				if leader > 0 && !s.unborn && (pid == leader || s.session == leader || s.pgrp == leader) {
+					return true
+				}
+			}
+			pid = s.ppid
+		}
+		return false
+	}
 }
 
 const (

@@ -78,6 +78,20 @@ func TestTree(t *testing.T) {
 	if got := pids(Tree(otherLeader, "other")); !slices.Equal(got, foreign) {
 		t.Errorf("Tree(its leader, other) = %v, want %v", got, foreign)
 	}
+	still := func(pid int, start uint64) bool {
+		return StillOf([]Proc{{PID: pid, Start: start}}, leader, "mine")(pid)
+	}
+	const justNow, longAgo = 1 << 60, 0
+	for _, pid := range want {
+		if !still(pid, justNow) {
+			t.Errorf("StillOf(%d, %d, mine) = false, want true", pid, leader)
+		}
+	}
+	for _, pid := range foreign {
+		if still(pid, justNow) || !still(pid, longAgo) {
+			t.Errorf("StillOf(%d of another run, %d, mine) = %v when it is young and %v when not, want false and true", pid, leader, still(pid, justNow), still(pid, longAgo))
+		}
+	}
 	// A number that somebody else has by now is no leader.
 	if got := pids(Tree(otherLeader, "gone")); len(got) != 0 {
 		t.Errorf("Tree of a number given away = %v, want none", got)
