@@ -67,9 +67,7 @@ func (d diagnosis) facts() map[string]any {
 	for _, p := range d.Paths {
 		m[p.Path] = fmt.Sprintf("writable %v, noexec %v", p.Writable, p.NoExec)
 	}
-	if s := d.Limits.PIDs.Max; s != -1 {
-		m["processes"], m["memory"] = s, d.Limits.Memory.Max
-	}
+	m["processes"], m["memory"] = d.Limits.PIDs.Max, d.Limits.Memory.Max
 	for i, s := range d.Stdio {
 		m[fmt.Sprintf("fd %d", i)] = s.Kind
 	}
@@ -149,8 +147,9 @@ func expected(e engine, s bundle.Spec) map[string]any {
 	for _, at := range s.Noexec {
 		m[at] = "writable true, noexec true"
 	}
-	if s.PIDs != 0 {
-		m["processes"], m["memory"] = s.PIDs, s.Memory
+	if m["processes"], m["memory"] = s.PIDs, s.Memory; s.PIDs == 0 { // podman has one by default
+		delete(m, "processes")
+		delete(m, "memory")
 	}
 	m["fd 0"], m["fd 1"], m["fd 2"] = "null", "pipe", "pipe"
 	switch {

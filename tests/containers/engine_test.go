@@ -132,13 +132,12 @@ func (p *process) must(err error) {
 	}
 }
 
-// remove deletes the container, and then nothing of it may be left.
+// remove deletes the container, which the engine has done if it has ended.
 func (c *container) remove() {
-	ran := c.ran()
-	if out, err := c.engine(c.e.rm(c)...).CombinedOutput(); err != nil && !ran {
-		c.t.Errorf("delete the container: %v: %s", err, out)
-	}
-	if !ran {
+	if !c.ran() {
+		if out, err := c.engine(c.e.rm(c)...).CombinedOutput(); err != nil {
+			c.t.Errorf("delete the container: %v: %s", err, out)
+		}
 		_ = c.cmd.Process.Kill()
 		<-c.ended
 	}
@@ -335,7 +334,7 @@ func podman(store, image string) engine {
 				flags = append(flags, "--volume="+from+":"+name+":ro")
 			}
 			c.cli = podmanCLI(store)
-			return slices.Concat([]string{"run", "--name", c.id, "--log-driver=none"}, flags, []string{image}, s.Argv())
+			return slices.Concat([]string{"run", "--rm", "--name", c.id, "--log-driver=none"}, flags, []string{image}, s.Argv())
 		},
 		stop: func(c *container) []string { return []string{"stop", "--time", "600", c.id} },
 		rm:   func(c *container) []string { return []string{"rm", "--force", "--time", "0", "--ignore", c.id} },
