@@ -150,7 +150,7 @@ func TestClock(t *testing.T) {
 	run := r.Of("app:web.1").Run
 	r.Do(&control.Request{Verb: "stop", Names: []string{"slow"}, NoWait: true})
 	r.WaitEvent(to("app:slow.1", "STOPPING"))
-	for _, by := range []time.Duration{48 * time.Hour, -96 * time.Hour} {
+	for _, by := range []time.Duration{48 * time.Hour, -96 * time.Hour, -365 * 24 * time.Hour} {
 		restore := shiftClock(t, by)
 		if st := r.Of("app:web.1"); st.State != "BACKOFF" || st.Run != run {
 			t.Errorf("clock set by %v: web is %s, run %d", by, st.State, st.Run)
