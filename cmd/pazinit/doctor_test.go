@@ -269,19 +269,21 @@ func TestDoctorKeys(t *testing.T) {
 	var keys []string
 	var walk func(prefix string, of reflect.Type)
 	walk = func(prefix string, of reflect.Type) {
-		switch of.Kind() {
-		case reflect.Pointer:
-			walk(prefix, of.Elem())
-		case reflect.Slice:
+		if of.Kind() == reflect.Pointer {
+			of = of.Elem()
+		}
+		if of.Kind() == reflect.Slice {
 			walk(prefix+"[]", of.Elem())
-		case reflect.Struct:
-			for i := range of.NumField() {
-				if tag, _, _ := strings.Cut(of.Field(i).Tag.Get("json"), ","); tag != "" {
-					walk(prefix+"."+tag, of.Field(i).Type)
-				}
-			}
-		default:
+			return
+		}
+		if of.Kind() != reflect.Struct {
 			keys = append(keys, strings.TrimPrefix(prefix, ".")+" "+of.String())
+			return
+		}
+		for i := range of.NumField() {
+			if tag, _, _ := strings.Cut(of.Field(i).Tag.Get("json"), ","); tag != "" {
+				walk(prefix+"."+tag, of.Field(i).Type)
+			}
 		}
 	}
 	walk("", reflect.TypeFor[diagnosis]())

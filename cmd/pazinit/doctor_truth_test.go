@@ -272,7 +272,7 @@ func TestTruthCapabilities(t *testing.T) {
 		if tt.fail {
 			status = 1
 		}
-		wrap := append([]string{"env", "PAZINIT_SOCKET=/run/pazinit-doctor-none/s"}, tt.wrap...)
+		wrap := append([]string{"env", "PAZINIT_SOCKET=" + filepath.Join(filepath.Dir(cfg), "run", "s")}, tt.wrap...)
 		d, said := doctorIn(t, status, wrap, "cat /proc/self/status", "-c", cfg)
 		for field, got := range map[string][]string{"CapEff": d.Capabilities.Effective, "CapPrm": d.Capabilities.Permitted, "CapInh": d.Capabilities.Inheritable, "CapBnd": d.Capabilities.Bounding, "CapAmb": d.Capabilities.Ambient} {
 			set, err := strconv.ParseUint(statusField(said, field), 16, 64)
@@ -389,6 +389,9 @@ func TestTruthCgroups(t *testing.T) {
 	needProgram(t, "unshare", "setpriv")
 	cfg := config(t, fmt.Sprintf("cgroups: {hierarchy_root: pazinit-doctor-%d}\n", os.Getpid())+oneWorker)
 	free := config(t, oneWorker)
+	for _, uid := range []string{"54321", "65534"} { // the empty folders of these users' sockets
+		defer os.Remove("/tmp/pazinit-" + uid)
+	}
 	const each = "grep -E ' cgroup2? ' /proc/mounts | cut -d' ' -f2 | tac | while read d; do %s; done"
 	for _, tt := range []struct {
 		wrap   []string
