@@ -1,0 +1,27 @@
+//go:build qemu
+
+package qemu
+
+import "testing"
+
+// TestEndOfInitOtherwise: it never leaves main, not even where it did not come to
+// supervise anything or cannot know that this is a machine.
+func TestEndOfInitOtherwise(t *testing.T) {
+	for name, tt := range map[string]struct{ start, says string }{
+		"no /proc":    {"umount /proc\nexec pazinit run -c /p.yaml", "powering off, after an end with status 3"},
+		"one command": {"exec pazinit -- helper exit 4", "powering off, after an end with status 4"},
+		"bad config":  {"exec pazinit run -c /no/such", "powering off, after an end with status 2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			each(t, func(t *testing.T, kernel string) {
+				m := boot(t, kernel, "cgroups=v2", "", map[string]string{
+					"/start":  Agent + "sleep 1\n" + tt.start + "\n",
+					"/p.yaml": "applications: {app: {workers: {job: {run: /bin/helper, args: [exit, '3'], restart: never}}}}\n",
+				})
+				m.see(tt.says, 1)
+				m.see("reboot: Power down", 1)
+				m.must(m.Wait())
+			})
+		})
+	}
+}
