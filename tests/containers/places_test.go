@@ -140,6 +140,9 @@ func spec(e engine, r root, p bundle.Place, files map[string]bundle.File, args .
 		s.Files[name] = file
 	}
 	p.Set(&s)
+	if p.NoStdin && r.name == "busybox" { // some engines make another one
+		s.Args = append([]string{"sh", "-c", `exec "$0" "$@" <&-`}, s.Args...)
+	}
 	return s
 }
 
