@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 LINT   := go tool -modfile=tools/go.mod golangci-lint
 ROOT   := $(if $(filter-out 0,$(shell id -u)),sudo -E,env)
 
-.PHONY: help build install image shop programs run test root-test vm vm-test lint generate check bench seeds soak clean
+.PHONY: help build install image shop programs run test root-test vm vm-test lint generate check bench seeds oracle soak clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1 	/p' Makefile | expand -t 12
@@ -69,6 +69,9 @@ bench: ## numbers for this build on this machine; PEERS=1 adds other supervisors
 seeds: programs ## which rows of the older supervisors' list pass
 	-@go test -count=1 -v ./tests/seeds >out/seeds.log 2>&1
 	@awk -f tests/seeds/list.awk out/seeds.log
+
+oracle: build ## as root: the test-suites of tini and dumb-init, fetched from Debian, against pazinit by their names
+	tests/oracle/run
 
 soak: programs ## the tests that take minutes
 	go test -count=1 -timeout 2h -tags soak ./...
