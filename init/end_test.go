@@ -471,6 +471,22 @@ func TestHarmless(t *testing.T) {
 	}
 }
 
+func TestEndBy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, tt := range []struct{ whole, left, d, want time.Duration }{
+			{0, 0, 2 * time.Second, 2 * time.Second},
+			{10 * time.Second, 8 * time.Second, 2 * time.Second, 2 * time.Second},
+			{10 * time.Second, time.Second, 2 * time.Second, 500 * time.Millisecond},
+			{10 * time.Second, -time.Second, 2 * time.Second, 20 * time.Millisecond},
+		} {
+			s := &Supervisor{end: ending{whole: tt.whole, last: time.Now().Add(tt.left)}}
+			if got := time.Until(s.endBy(tt.d)); got != tt.want {
+				t.Errorf("endBy(%v) with %v left of %v = %v, want %v", tt.d, tt.left, tt.whole, got, tt.want)
+			}
+		}
+	})
+}
+
 func TestOnEnd(t *testing.T) {
 	cfg := config(plain("web"))
 	cfg.OnEnd = "reboot"

@@ -205,17 +205,14 @@ func (s *Supervisor) timeLeft() time.Duration {
 }
 
 // endBy is when something that takes at most d must be over that is done when the
-// loop has ended.
+// loop has ended: there is more to do after it, so it gets half of what is left of
+// shutdown_timeout, and a moment in any case.
 func (s *Supervisor) endBy(d time.Duration) time.Time {
-	t := time.Now().Add(d)
+	now := time.Now()
 	if s.end.whole > 0 {
-		// A moment in any case: what was printed last is what matters.
-		least := time.Now().Add(min(d, 50*time.Millisecond))
-		if t = earlier(t, s.end.last); t.Before(least) {
-			t = least
-		}
+		d = min(d, max(s.end.last.Sub(now)/2, 20*time.Millisecond))
 	}
-	return t
+	return now.Add(d)
 }
 
 // OnEnd is what the configuration wants to be done when Run has returned: exit,

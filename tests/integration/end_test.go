@@ -187,6 +187,26 @@ func TestDeadline(t *testing.T) {
 	})
 }
 
+// TestDeadlineOfAStuckConsole: nobody reads what is printed, and that keeps nobody.
+func TestDeadlineOfAStuckConsole(t *testing.T) {
+	t.Parallel()
+	in, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	r := rig.New(t, rig.Config{
+		Mode: rig.PID1, Stdout: out, Procfile: "web: {H} flood 1000000000 100\n",
+		YAML: "shutdown_timeout: 1s\napplications: {app: {procfile: Procfile}}",
+	})
+	out.Close()
+	r.WaitState("app:web.1", "RUNNING")
+	r.Signal(unix.SIGTERM)
+	if got := r.Wait(); got != 0 {
+		t.Errorf("exit status = %d, want 0", got)
+	}
+}
+
 // TestLateOnesAreNamed, with what is left when the first process is gone.
 func TestLateOnesAreNamed(t *testing.T) {
 	trees(t, rig.Config{
