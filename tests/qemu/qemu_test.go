@@ -440,23 +440,46 @@ while :; do sleep 3600; done
 	})
 }
 
-// TestEndOfInit has the first process of a machine end. That is a panic of the
-// kernel, which tells the exit status.
+// TestEndOfInit has the first process of a machine end, in each way. It switches the
+// machine off or starts it again, and never leaves that to the kernel, which would
+// panic.
 func TestEndOfInit(t *testing.T) {
 	each(t, func(t *testing.T, kernel string) {
-		for how, status := range map[string]string{"term": "0x00000000", "essential": "0x00000700"} {
+		for how, end := range map[string]struct {
+			config, onEnd string
+			says          string // pazinit
+			kernel        string
+		}{
+			"term":      {"term", "", "powering off, after an end with status 0", "reboot: Power down"},
+			"essential": {"essential", "exit", "powering off, after an end with status 7", "reboot: Power down"},
+			"reboot":    {"essential", "reboot", "rebooting, after an end with status 7", "reboot: Restarting system"},
+			"halt":      {"essential", "halt", "halting, after an end with status 7", "reboot: System halted"},
+			"shell":     {"essential", "shell", "powering off, after an end with status 7", "reboot: Power down"},
+		} {
 			t.Run(how, func(t *testing.T) {
 				t.Parallel()
-				m := boot(t, kernel, "cgroups=v2", `Attempted to kill init! exitcode=`+status,
-					with(ending, "/start", Agent+"exec pazinit run -c /etc/"+how+".yaml --log-format plain\n"))
+				file := "/etc/" + end.config + ".yaml"
+				files := with(ending, "/start", Agent+"exec pazinit run -c "+file+" --log-format plain\n")
+				if end.onEnd != "" {
+					files[file] += "on_end: " + end.onEnd + "\n"
+				}
+				m := boot(t, kernel, "cgroups=v2", "", files)
 				if how == "term" {
 					m.see(`app:db\.1 +\| ready$`, 1)
 					m.see(`app:web\.1 +\| ready$`, 1)
 					m.must(m.Post("kill -TERM 1"))
 				}
 				m.inOrder(1)
-				m.see(`Attempted to kill init! exitcode=`+status, 1)
-				m.must(m.Wait())
+				if how == "shell" {
+					m.see(`ended with status 7; a shell follows`, 1)
+					m.must(m.Type("echo $((6 * 7)) is typed; exit 3\n"))
+					m.see(`^42 is typed$`, 1)
+				}
+				m.see("pazinit: "+end.says+"$", 1)
+				m.see(end.kernel, 1)
+				if how != "halt" {
+					m.must(m.Wait())
+				}
 			})
 		}
 	})

@@ -78,6 +78,7 @@ func Args(c Config, initrd string) []string {
 type VM struct {
 	ctx     context.Context
 	ended   chan struct{}
+	keys    io.WriteCloser // of the console
 	agent   net.Conn
 	replies *bufio.Reader
 
@@ -105,6 +106,10 @@ func Boot(ctx context.Context, c Config) (*VM, error) {
 	v := &VM{ctx: ctx, ended: make(chan struct{}), agent: ours, replies: bufio.NewReader(ours), news: make(chan struct{})}
 	cmd := exec.CommandContext(ctx, c.Arch.Program, slices.Concat(Args(c, initrd), []string{"-serial", "stdio", "-chardev", "socket,id=agent,fd=3"}, c.Arch.serial)...)
 	cmd.Stdout, cmd.Stderr = v, v
+	if v.keys, err = cmd.StdinPipe(); err != nil {
+		cancel()
+		return nil, errors.Join(err, ours.Close(), its.Close(), os.RemoveAll(dir))
+	}
 	cmd.ExtraFiles = []*os.File{its}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)
@@ -147,6 +152,12 @@ func (v *VM) Write(p []byte) (int, error) {
 	close(v.news)
 	v.news = make(chan struct{})
 	return v.console.Write(p)
+}
+
+// Type types on the console.
+func (v *VM) Type(text string) error {
+	_, err := io.WriteString(v.keys, text)
+	return err
 }
 
 // Console is the lines that were printed until now, without colours.
