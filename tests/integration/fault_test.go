@@ -260,6 +260,25 @@ func TestGrandchildDecidesNoStatus(t *testing.T) {
 	}
 }
 
+// TestExecGrandchildHoldsThePipe: as above, with one command.
+func TestExecGrandchildHoldsThePipe(t *testing.T) {
+	rig.Both(t, rig.Config{
+		Exec: []string{"sh", "-c", `(exec env -i setsid sh -c 'echo $$ >up; while :; do sleep 1; done') & while ! test -s up; do sleep 0.01; done; exit 3`},
+		Left: true,
+	}, func(t *testing.T, r *rig.Rig) {
+		if code := r.Wait(); code != 3 {
+			t.Errorf("exit status = %d, want 3", code)
+		}
+		if r.Cfg.Mode == rig.Daemon { // it is nobody's now
+			pid, err := strconv.Atoi(strings.TrimSpace(r.Read("up")))
+			if err != nil || !rig.Alive(pid) {
+				t.Fatalf("process %d is gone, %v", pid, err)
+			}
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+	})
+}
+
 // TestOrphansFasterThanReaped: 30,000 of them, in heaps of thousands, and no
 // worker's exit is late or lost.
 func TestOrphansFasterThanReaped(t *testing.T) {
@@ -297,6 +316,22 @@ func TestOrphansFasterThanReaped(t *testing.T) {
 	})
 }
 
+// TestExecOrphansFasterThanReaped: as above, with one command.
+func TestExecOrphansFasterThanReaped(t *testing.T) {
+	const storm = `for i in 1 2 3 4 5; do {H} orphans 3000 || exit 1; done`
+	rig.Both(t, rig.Config{
+		Argv:   []string{"--subreaper", "--", "sh", "-c", "(" + storm + ") & " + storm + "; wait $! || exit 1; echo all; while ! test -e go; do sleep 0.02; done; exit 7"},
+		NoWait: true,
+	}, func(t *testing.T, r *rig.Rig) {
+		r.WaitConsole("all\n")
+		r.Until("all are collected", func() bool { return len(r.Children()) == 1 })
+		r.Write("go", "")
+		if code := r.Wait(); code != 7 {
+			t.Errorf("exit status = %d, want 7", code)
+		}
+	})
+}
+
 // A foreigner is a process in the supervisor's PID namespace that is no
 // descendant of it, blocks all signals, and so tells which it got.
 type foreigner struct {
@@ -328,7 +363,7 @@ func enterAsForeigner(t *testing.T, r *rig.Rig) *foreigner {
 	}
 	err := f.cmd.Wait()
 	if !strings.Contains(errs.String(), "fork failed") {
-		t.Errorf("nsenter: %v, %s", err, errs.String())
+		t.Fatalf("nsenter: %v, %s", err, errs.String())
 	}
 	return nil
 }
@@ -429,6 +464,48 @@ applications:
 	}
 }
 
+// TestExecNumbersWrap: as above, with one command that forks all the time and gets
+// signals.
+func TestExecNumbersWrap(t *testing.T) {
+	rig.NeedRoot(t)
+	rig.Need(t, "pid_max", exec.Command("unshare", "-fp", "--mount-proc", "sh", "-c", "echo 301 >/proc/sys/kernel/pid_max").Run())
+	_, err := exec.LookPath("perl")
+	rig.Need(t, "perl", err)
+	for _, limit := range []int{301, 340} {
+		t.Run(strconv.Itoa(limit), func(t *testing.T) {
+			t.Parallel()
+			r := rig.New(t, rig.Config{
+				Mode: rig.PID1, NoWait: true,
+				Wrap: []string{"sh", "-c", fmt.Sprintf(`echo %d >/proc/sys/kernel/pid_max && exec "$@"`, limit), "sh"},
+				Exec: []string{"perl", "-e", `
+					$SIG{USR1} = sub { $n++ }; $| = 1; print "ready\n";
+					for ($i = 0; $i < 5000;) {
+						$pid = fork;
+						exit 0 if defined $pid && !$pid;
+						select undef, undef, undef, 0.001 if !defined $pid;
+						$i++ if defined $pid && waitpid $pid, 0;
+					}
+					print "all\n";
+					select undef, undef, undef, 0.02 while !-e "go";
+					print "got $n\n"; exit 7`},
+			})
+			r.WaitConsole("ready\n")
+			came := 0
+			for !strings.Contains(r.Console(), "all\n") || came < 30 {
+				if f := enterAsForeigner(t, r); f != nil {
+					r.Signal(unix.SIGUSR1)
+					came++
+					f.leave(t)
+				}
+			}
+			r.Write("go", "")
+			if code := r.Wait(); code != 7 {
+				t.Errorf("exit status = %d, want 7", code)
+			}
+		})
+	}
+}
+
 // TestFewDescriptors: with sixteen it supervises, and says what it does without.
 func TestFewDescriptors(t *testing.T) {
 	for _, limit := range []int{64, 32, 24, 20, 16} {
@@ -459,6 +536,17 @@ func TestFewDescriptors(t *testing.T) {
 			})
 		}
 	}
+	t.Run("exec", func(t *testing.T) {
+		for limit := 5; limit < 17; limit++ {
+			r := rig.New(t, rig.Config{
+				Mode: rig.PID1, Exec: []string{"sh", "-c", "echo here I am; exit 7"},
+				Wrap: []string{"prlimit", "--nofile=" + strconv.Itoa(limit)},
+			})
+			if code := r.Wait(); code != 7 || r.Console() != "here I am\n" {
+				t.Errorf("limit %d: exit status = %d, %s", limit, code, r.Console())
+			}
+		}
+	})
 	t.Run("too few", func(t *testing.T) {
 		for limit := 4; limit < 15; limit++ {
 			r := rig.New(t, rig.Config{
@@ -508,10 +596,10 @@ func memoryGroup(t *testing.T, limit int) (procs string, err error) {
 	return dir + "/cgroup.procs", os.WriteFile(filepath.Join(dir, file), []byte(strconv.Itoa(limit)), 0)
 }
 
-// TestLittleMemory: either it supervises or it ends with a status that says so,
-// and with words unless the kernel kills it. It never hangs. The least on 6.18 and
-// amd64 was 3 MiB in a control group (4 KiB pages, its worker's included), 48 MiB of
-// RLIMIT_DATA and 768 MiB of RLIMIT_AS, most of which Go only reserves.
+// TestLittleMemory: either it runs or it ends with a status that says so, and with
+// words unless the kernel kills it. It never hangs. The least on 6.18 and amd64, the
+// command's own memory included: in a control group 3 MiB, in exec mode 1.5; 48 MiB
+// and 40 of RLIMIT_DATA; 768 MiB of RLIMIT_AS, most of which Go only reserves.
 func TestLittleMemory(t *testing.T) {
 	rig.NeedRoot(t)
 	_, err := memoryGroup(t, 1<<30)
@@ -523,37 +611,40 @@ func TestLittleMemory(t *testing.T) {
 		"as":     {4 * MiB, 64 * MiB, 256 * MiB, 512 * MiB, 768 * MiB, 1024 * MiB, 2048 * MiB, 4096 * MiB},
 	}
 	for kind, limits := range kinds {
-		t.Run(kind, func(t *testing.T) {
-			least := 0
-			for _, limit := range limits {
-				wrap := []string{"prlimit", fmt.Sprintf("--%s=%d", kind, limit)}
-				if kind == "cgroup" {
-					procs, err := memoryGroup(t, limit)
-					if err != nil {
-						t.Fatal(err)
+		for mode, c := range map[string]rig.Config{
+			"supervising": {Procfile: "last: sh -c 'exit 7'\n", YAML: "applications: {app: {procfile: Procfile, restart: never}}"},
+			"exec":        {Exec: []string{"sh", "-c", "exit 7"}},
+		} {
+			t.Run(kind+"/"+mode, func(t *testing.T) {
+				least := 0
+				for _, limit := range limits {
+					wrap := []string{"prlimit", fmt.Sprintf("--%s=%d", kind, limit)}
+					if kind == "cgroup" {
+						procs, err := memoryGroup(t, limit)
+						if err != nil {
+							t.Fatal(err)
+						}
+						wrap = []string{"sh", "-c", `echo 0 >` + procs + ` && exec "$@"`, "sh"}
 					}
-					wrap = []string{"sh", "-c", `echo 0 >` + procs + ` && exec "$@"`, "sh"}
-				}
-				r := rig.New(t, rig.Config{
-					Mode: rig.PID1, NoWait: true, Wrap: wrap, NoCgroups: true,
-					Procfile: "last: sh -c 'exit 7'\n", YAML: "applications: {app: {procfile: Procfile, restart: never}}",
-				})
-				code := r.Wait()
-				switch {
-				case code == 7:
-					if least == 0 {
-						least = limit
+					c.Mode, c.NoWait, c.NoCgroups, c.Wrap = rig.PID1, true, true, wrap
+					r := rig.New(t, c)
+					code := r.Wait()
+					switch {
+					case code == 7:
+						if least == 0 {
+							least = limit
+						}
+					case code == 0:
+						t.Errorf("%d bytes: exit status 0, want 7 or a failure", limit)
+					case code < 128 && r.Console() == "":
+						t.Errorf("%d bytes: exit status %d without a word", limit, code)
 					}
-				case code == 0:
-					t.Errorf("%d bytes: exit status 0, want 7 or a failure", limit)
-				case code < 128 && r.Console() == "":
-					t.Errorf("%d bytes: exit status %d without a word", limit, code)
+					t.Logf("%5d KiB: exit status %d, %.150q", limit>>10, code, r.Console())
 				}
-				t.Logf("%5d KiB: exit status %d, %.150q", limit>>10, code, r.Console())
-			}
-			if least == 0 {
-				t.Error("it never started")
-			}
-		})
+				if least == 0 {
+					t.Error("it never started")
+				}
+			})
+		}
 	}
 }

@@ -334,3 +334,37 @@ func dup(t *testing.T, fd int) int {
 	}
 	return n
 }
+
+// TestExecStdoutKinds: one command has pazinit's own, as it would have without it.
+func TestExecStdoutKinds(t *testing.T) {
+	rig.NeedRoot(t)
+	for _, kind := range endKinds {
+		for name, m := range map[string]rig.Mode{"pid1": rig.PID1, "daemon": rig.Daemon} {
+			t.Run(kind+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				e, _ := newEnd(t, kind, false)
+				before, perm := flags(t, e.file), mode(t, e.file)
+				r := rig.New(t, rig.Config{
+					Mode: m, Stdout: e.file, Wrap: e.wrap,
+					Exec: []string{"sh", "-c", "echo one; echo two >&2; echo three >>/dev/stdout; echo four >>/dev/stderr; exit 7"},
+				})
+				if code := r.Wait(); code != 7 {
+					t.Errorf("exit status = %d, want 7", code)
+				}
+				want := []string{"one", "two", "three", "four"}
+				switch {
+				case e.silent():
+					want = nil
+				case kind == "socket":
+					want = []string{"one", "two", "No such device or address"}
+				}
+				for _, line := range want {
+					r.Until(line+" came", func() bool { return strings.Contains(e.got(), line) })
+				}
+				if after, now := flags(t, e.file), mode(t, e.file); after != before || now != perm {
+					t.Errorf("flags %#x and permissions %o, before %#x and %o", after, now, before, perm)
+				}
+			})
+		}
+	}
+}
