@@ -82,6 +82,9 @@ func (k *client) do(socket, config string) int {
 		// would kill what is about to end well.
 		ctx, _ = signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
 	}
+	if k.req.Verb == "shutdown" {
+		defer lateTerm(time.Second)()
+	}
 	if d, err := time.ParseDuration(k.req.Timeout); err == nil {
 		var stop context.CancelFunc
 		ctx, stop = context.WithTimeout(ctx, d+patience)
@@ -116,6 +119,25 @@ func (k *client) do(socket, config string) int {
 		return k.fail(control.ExitFailed, "%s: the supervisor has ended without an answer", k.req.Verb)
 	}
 	return k.fail(control.ExitFailed, "%v", err)
+}
+
+// lateTerm lets SIGTERM end this process only when d has passed: who entered a
+// container to end it is told to stop like everybody there, in the moment when
+// the answer comes. The function that it returns gives the signal back.
+func lateTerm(d time.Duration) func() {
+	told := make(chan os.Signal, 1)
+	signal.Notify(told, unix.SIGTERM)
+	go func() {
+		if _, ok := <-told; ok {
+			time.Sleep(d)
+			signal.Reset(unix.SIGTERM)
+			_ = unix.Kill(os.Getpid(), unix.SIGTERM)
+		}
+	}()
+	return func() {
+		signal.Stop(told)
+		close(told)
+	}
 }
 
 // hasEnded reports whether err says that the supervisor closed the connection.

@@ -2,6 +2,7 @@ package containers
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"testing"
 
@@ -99,8 +100,11 @@ func expected(e engine, s bundle.Spec) map[string]any {
 		d.Process.Parent = s.Parent[0]
 	case s.HostPID:
 		d.Process.Parent = e.name
-		if e.name == "podman" {
+		switch e.name {
+		case "podman":
 			d.Process.Parent = "conmon"
+		case "crun": // it executes a copy of itself
+			d.Process.Parent = "memfd:crun_clon"
 		}
 	}
 	d.Namespaces.PID, d.Namespaces.User = initial(s.HostPID), initial(s.Users == nil)
@@ -127,11 +131,15 @@ func expected(e engine, s bundle.Spec) map[string]any {
 	if s.UID != 0 {
 		d.Socket.Path = fmt.Sprintf("/tmp/pazinit-%d/pazinit.sock", s.UID)
 	}
+	host := 1
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
+		host = 2
+	}
 	switch s.Cgroups {
 	case bundle.CgroupsReadOnly:
-		d.Cgroups.Mount, d.Cgroups.MountVersion, d.Cgroups.ReadOnly = "/", 1, true
+		d.Cgroups.Mount, d.Cgroups.MountVersion, d.Cgroups.ReadOnly = "/", host, true
 	case bundle.CgroupsWritable:
-		d.Cgroups.Mount, d.Cgroups.MountVersion, d.Cgroups.Usable = "/", 1, true
+		d.Cgroups.Mount, d.Cgroups.MountVersion, d.Cgroups.Usable = "/", host, true
 	case bundle.Cgroups2:
 		d.Cgroups.Mount, d.Cgroups.MountVersion, d.Cgroups.Usable = "/", 2, true
 	case bundle.CgroupsAbsent:
