@@ -182,6 +182,9 @@ func (x *sole) sayDumbInit(what saying, args []any) {
 	case sayStarted:
 		line("Child spawned with PID %d.", args[1])
 		if x.grouping == reaper.OwnSession {
+			if _, err := unix.IoctlGetTermios(0, unix.TCGETS); err != nil {
+				line("Unable to attach to controlling tty (errno=%d %s).", int(errnoOf(err)), capital(err.Error()))
+			}
 			line("setsid complete.")
 		}
 	case sayLeft:
