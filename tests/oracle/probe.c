@@ -114,6 +114,7 @@ static _Noreturn void watch(const char *name)
 {
 	sigset_t all;
 	sigfillset(&all);
+	prctl(PR_SET_NAME, name);
 	say("%s ready", name);
 	for (;;) {
 		siginfo_t info;
