@@ -169,7 +169,7 @@ func (c *command) supervise(args []string, named bool) int {
 	}
 	to <- s
 	settleProcess()
-	spareThreads(8)
+	spareThreads(12)
 	code, err = s.Run(context.Background())
 	if err != nil {
 		return c.fail(code, "%v", err)

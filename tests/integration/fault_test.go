@@ -181,7 +181,7 @@ func TestStdoutFailsAtTheStart(t *testing.T) {
 // could be told, but keeps the pipes; it ends with 3 when that is through. Later
 // runs stay.
 func strayed(script string) string {
-	return `sh -c 'test -e {D}/up && exec {H} sleep; (exec env -i setsid sh -c "trap : TERM; touch {D}/up; echo I am \$\$; ` + script + `") & while ! test -e {D}/up; do sleep 0.01; done; exit 3'`
+	return `sh -c 'test -e {D}/up && exec {H} sleep; (exec env -i setsid sh -c "trap : TERM; echo I am \$\$; touch {D}/up; ` + script + `") & while ! test -e {D}/up; do sleep 0.01; done; exit 3'`
 }
 
 // TestGrandchildHoldsThePipe: the exit is decided by the process, not by the end
