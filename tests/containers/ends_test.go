@@ -14,7 +14,7 @@ import (
 // but only by the first process of a PID namespace of the container's own. (With
 // --pid=host podman itself tells everybody, and loses statuses of podman exec.)
 func TestStrangers(t *testing.T) {
-	each(t, only{engine: "runc", root: "scratch", places: []string{"default", "user", "host-pid", "below-tini"}}, func(t *testing.T, e engine, r root, p bundle.Place) {
+	each(t, only{noPodman: true, root: "scratch", places: []string{"default", "user", "host-pid", "below-tini"}}, func(t *testing.T, e engine, r root, p bundle.Place) {
 		s := spec(e, r, p, config("web: helper sleep\n", settings), "pazinit")
 		told := 9
 		if s.HostPID || s.Parent != nil {
@@ -33,7 +33,7 @@ func TestStrangers(t *testing.T) {
 // TestDeadline: at the end of shutdown_timeout the container ends, whatever is
 // left in it, and the late ones have been named.
 func TestDeadline(t *testing.T) {
-	each(t, only{engine: "runc", root: "scratch", places: []string{"default"}}, func(t *testing.T, e engine, r root, p bundle.Place) {
+	each(t, only{noPodman: true, root: "scratch", places: []string{"default"}}, func(t *testing.T, e engine, r root, p bundle.Place) {
 		files := config("web: helper ignore-term\n", settings)
 		file := files["/etc/pazinit/pazinit.yaml"]
 		file.Text = "shutdown_timeout: 1s\n" + file.Text
@@ -69,7 +69,7 @@ func TestNeighbour(t *testing.T) {
 
 // TestShutdown: who asks for the end from inside gets the answer.
 func TestShutdown(t *testing.T) {
-	each(t, only{engine: "runc", root: "scratch", places: []string{"default", "below-tini"}}, func(t *testing.T, e engine, r root, p bundle.Place) {
+	each(t, only{noPodman: true, root: "scratch", places: []string{"default", "below-tini"}}, func(t *testing.T, e engine, r root, p bundle.Place) {
 		c := e.start(t, p, spec(e, r, p, config("web: helper on-signal TERM 0 100\n", settings), "pazinit"))
 		c.until("| ready", 1)
 		c.exec("pazinit", "shutdown").want(0)

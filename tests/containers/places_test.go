@@ -3,6 +3,7 @@
 package containers
 
 import (
+	"cmp"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -92,33 +93,32 @@ func images(t *testing.T, roots []root) (store string) {
 
 // only says where a test is of interest; what is empty means everywhere.
 type only struct {
-	engine, root string
-	places       []string
+	root     string
+	places   []string
+	noPodman bool
 }
 
-func (o only) has(e engine, r root, p bundle.Place) bool {
-	return (o.engine == "" || o.engine == e.name || runtime != "" && o.engine == "runc") && (o.root == "" || o.root == r.name) &&
-		(o.places == nil || slices.Contains(o.places, p.Name)) && (e.name != "podman" || podmanHas(p))
+func (o only) has(e engine, p bundle.Place) bool {
+	return (o.places == nil || slices.Contains(o.places, p.Name)) && (e.name != "podman" || podmanHas(p))
 }
 
 // each runs a test with the engines and roots, at the places.
 func each(t *testing.T, where only, test func(*testing.T, engine, root, bundle.Place)) {
 	rig.NeedRoot(t)
 	tini := program(t, "tini-static")
-	roots := roots(t)
-	engines := func(root) []engine { return []engine{oci(runtime)} }
-	if runtime != "" {
-		program(t, runtime)
-	} else {
-		program(t, "runc")
+	roots := slices.DeleteFunc(roots(t), func(r root) bool { return where.root != "" && r.name != where.root })
+	direct := cmp.Or(runtime, "runc")
+	program(t, direct)
+	engines := func(root) []engine { return []engine{oci(direct)} }
+	if runtime == "" && !where.noPodman {
 		program(t, "podman")
 		store := images(t, roots)
-		engines = func(r root) []engine { return []engine{oci("runc"), podman(store, r.image)} }
+		engines = func(r root) []engine { return []engine{oci(direct), podman(store, r.image)} }
 	}
 	for _, r := range roots {
 		for _, e := range engines(r) {
 			for _, p := range bundle.Places(tini) {
-				if !where.has(e, r, p) {
+				if !where.has(e, p) {
 					continue
 				}
 				t.Run(e.name+"/"+r.name+"/"+p.Name, func(t *testing.T) {
