@@ -5,9 +5,12 @@ type Place struct {
 	Name string
 	Set  func(*Spec) // makes it of another container
 	// NoStdin: the container is to be started with its standard input closed.
-	// ByUser: by an ordinary user, without any privilege.
+	// ByUser: by the user and group Nobody, without any privilege.
 	NoStdin, ByUser bool
 }
+
+// Nobody is an ordinary user that every host has.
+const Nobody = 65534
 
 // Places are all of them. Where the host is cgroup v2, "v1" is v2 as well.
 func Places(tini string) []Place {
@@ -21,7 +24,7 @@ func Places(tini string) []Place {
 		}},
 		{Name: "noexec", Set: func(s *Spec) { s.ReadOnly, s.Noexec = true, []string{"/run", "/tmp"} }},
 		{Name: "userns", Set: func(s *Spec) { s.Users = []UserMap{{0, 100000, 65536}} }},
-		{Name: "rootless", ByUser: true, Set: func(s *Spec) { s.Users = []UserMap{{0, 1000, 1}} }},
+		{Name: "rootless", ByUser: true, Set: func(s *Spec) { s.Users = []UserMap{{0, Nobody, 1}} }},
 		{Name: "host-pid", Set: func(s *Spec) { s.HostPID = true }},
 		{Name: "below-tini", Set: func(s *Spec) {
 			s.Files["/bin/tini-static"] = File{From: tini}

@@ -68,10 +68,6 @@ func (e engine) start(t *testing.T, p bundle.Place, s bundle.Spec) *container {
 	// TempDir's own parent is not for everybody.
 	c.must(errors.Join(os.Chmod(c.dir, 0o755), os.Chmod(filepath.Dir(c.dir), 0o755)))
 	s.Env = append([]string{c.marker()}, s.Env...)
-	if p.ByUser {
-		c.state = filepath.Join(c.dir, "state")
-		c.must(errors.Join(os.Mkdir(c.state, 0o700), os.Chown(c.state, user, user)))
-	}
 	args := e.run(c, p, s)
 	if p.NoStdin && e.name != "crun" { // refuses that
 		c.cli = append([]string{"sh", "-c", `exec "$0" "$@" <&-`}, c.cli...)
@@ -242,10 +238,17 @@ func (c *container) want(code int) {
 
 // engine is a command of the engine.
 func (c *container) engine(args ...string) *exec.Cmd {
-	cmd := exec.Command(c.cli[0], append(c.cli[1:len(c.cli):len(c.cli)], args...)...)
-	if c.state != "" {
-		cmd.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+c.state)
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
+	return as(c.state, c.cli[0], append(c.cli[1:len(c.cli):len(c.cli)], args...)...)
+}
+
+// as is a command of the test's own user, or of an ordinary one whose files are in
+// the folder home.
+func as(home, name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(name, args...)
+	if home != "" {
+		cmd.Dir = home
+		cmd.Env = append(os.Environ(), "HOME="+home, "XDG_RUNTIME_DIR="+home)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: bundle.Nobody, Gid: bundle.Nobody}}
 	}
 	return cmd
 }
@@ -301,7 +304,9 @@ func oci(program string) engine {
 			c.must(bundle.Write(c.dir, s))
 			c.cli = []string{program}
 			if p.ByUser {
-				c.cli = append(c.cli, "--root", filepath.Join(c.dir, "state"))
+				c.state = filepath.Join(c.dir, "state")
+				c.must(errors.Join(os.Mkdir(c.state, 0o700), os.Chown(c.state, bundle.Nobody, bundle.Nobody)))
+				c.cli = append(c.cli, "--root", c.state)
 			}
 			return []string{"run", "--bundle", c.dir, c.id}
 		},
@@ -310,11 +315,14 @@ func oci(program string) engine {
 	}
 }
 
-// podman runs images. Those that it has are made from Spec.Files, one each.
-func podman(store, image string) engine {
+// podman runs an image of a store.
+func podman(st store, image string) engine {
 	return engine{
 		name: "podman",
 		run: func(c *container, p bundle.Place, s bundle.Spec) []string {
+			if c.state = st.home; c.state != "" {
+				s.Users = nil // podman makes the namespace itself
+			}
 			flags, err := s.Podman()
 			c.must(err)
 			// What differs from the image is mounted: making one takes longer.
@@ -333,7 +341,7 @@ func podman(store, image string) engine {
 				}
 				flags = append(flags, "--volume="+from+":"+name+":ro")
 			}
-			c.cli = podmanCLI(store)
+			c.cli = st.cli
 			return slices.Concat([]string{"run", "--rm", "--name", c.id, "--log-driver=none"}, flags, []string{image}, s.Argv())
 		},
 		stop: func(c *container) []string { return []string{"stop", "--time", "600", c.id} },
@@ -341,9 +349,53 @@ func podman(store, image string) engine {
 	}
 }
 
-func podmanCLI(store string) []string {
-	return []string{
-		"podman", "--root", filepath.Join(store, "root"), "--runroot", filepath.Join(store, "run"), "--tmpdir", filepath.Join(store, "tmp"),
+// A store is where podman has everything that it keeps.
+type store struct {
+	home string // of an ordinary user; "": it is root's
+	cli  []string
+}
+
+// newStore makes a store with an image for each root, its name.
+func newStore(t *testing.T, roots []root, byUser bool) (st store) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "pz") // the way to a socket below it is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	st.cli = []string{
+		"podman", "--root", filepath.Join(dir, "root"), "--runroot", filepath.Join(dir, "run"), "--tmpdir", filepath.Join(dir, "tmp"),
 		"--cgroup-manager=cgroupfs", "--events-backend=none", "--runtime=runc",
 	}
+	if byUser {
+		st.home = dir
+		st.cli = append(st.cli, "--storage-driver=vfs")
+		if err := os.Chown(dir, bundle.Nobody, bundle.Nobody); err != nil {
+			t.Fatal(err)
+		}
+	}
+	podman := func(args ...string) {
+		t.Helper()
+		if out, err := as(st.home, st.cli[0], append(st.cli[1:len(st.cli):len(st.cli)], args...)...).CombinedOutput(); err != nil {
+			t.Errorf("podman %s: %v: %s", strings.Join(args, " "), err, out)
+		}
+	}
+	t.Cleanup(func() {
+		podman("system", "reset", "--force")
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, r := range roots {
+		root, tar := filepath.Join(dir, r.name), filepath.Join(dir, r.name+".tar")
+		if err := bundle.WriteRoot(root, r.files(), 0); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command("tar", "--owner=0", "--group=0", "-C", root, "-cf", tar, ".").CombinedOutput(); err != nil {
+			t.Fatalf("tar: %v: %s", err, out)
+		}
+		podman("import", tar, image(r))
+	}
+	return st
 }
+
+func image(r root) string { return "pazinit-test:" + r.name }

@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -21,15 +20,11 @@ func TestMain(m *testing.M) { rig.Main(m) }
 // runtime is the one to test in the place of runc and podman, if it is not "".
 var runtime = os.Getenv("PAZINIT_RUNTIME")
 
-// user is an ordinary one of this machine.
-const user = 1000
-
 // A root is what a container's file system begins with.
 type root struct {
 	name  string
 	files func() map[string]bundle.File
 	web   string // the command line of a worker that prints and stays
-	image string
 }
 
 func roots(t *testing.T) []root {
@@ -56,50 +51,11 @@ func program(t *testing.T, name string) string {
 	return path
 }
 
-// images makes podman's, in a store of their own, and sets root.image.
-func images(t *testing.T, roots []root) (store string) {
-	t.Helper()
-	store, err := os.MkdirTemp("", "pz") // the way to a socket below it is short
-	if err != nil {
-		t.Fatal(err)
-	}
-	cli := podmanCLI(store)
-	t.Cleanup(func() {
-		out, err := exec.Command(cli[0], append(cli[1:], "system", "reset", "--force")...).CombinedOutput()
-		if err == nil {
-			err = os.RemoveAll(store)
-		}
-		if err != nil {
-			t.Errorf("remove podman's store: %v: %s", err, out)
-		}
-	})
-	for i := range roots {
-		r := &roots[i]
-		r.image = "pazinit-test:" + r.name
-		dir := filepath.Join(store, r.name)
-		tar := filepath.Join(store, r.name+".tar")
-		if err := bundle.WriteRoot(dir, r.files(), 0); err != nil {
-			t.Fatal(err)
-		}
-		if out, err := exec.Command("tar", "-C", dir, "-cf", tar, ".").CombinedOutput(); err != nil {
-			t.Fatalf("tar: %v: %s", err, out)
-		}
-		if out, err := exec.Command(cli[0], append(cli[1:], "import", tar, r.image)...).CombinedOutput(); err != nil {
-			t.Fatalf("podman import: %v: %s", err, out)
-		}
-	}
-	return store
-}
-
 // only says where a test is of interest; what is empty means everywhere.
 type only struct {
 	root     string
 	places   []string
 	noPodman bool
-}
-
-func (o only) has(e engine, p bundle.Place) bool {
-	return (o.places == nil || slices.Contains(o.places, p.Name)) && (e.name != "podman" || podmanHas(p))
 }
 
 // each runs a test with the engines and roots, at the places.
@@ -109,16 +65,24 @@ func each(t *testing.T, where only, test func(*testing.T, engine, root, bundle.P
 	roots := slices.DeleteFunc(roots(t), func(r root) bool { return where.root != "" && r.name != where.root })
 	direct := cmp.Or(runtime, "runc")
 	program(t, direct)
-	engines := func(root) []engine { return []engine{oci(direct)} }
+	engines := func(root, bundle.Place) []engine { return []engine{oci(direct)} }
 	if runtime == "" && !where.noPodman {
 		program(t, "podman")
-		store := images(t, roots)
-		engines = func(r root) []engine { return []engine{oci(direct), podman(store, r.image)} }
+		stores := map[bool]store{false: newStore(t, roots, false)}
+		if where.places == nil || slices.Contains(where.places, "rootless") {
+			stores[true] = newStore(t, roots, true)
+		}
+		engines = func(r root, p bundle.Place) []engine {
+			return []engine{oci(direct), podman(stores[p.ByUser], image(r))}
+		}
 	}
 	for _, r := range roots {
-		for _, e := range engines(r) {
-			for _, p := range bundle.Places(tini) {
-				if !where.has(e, p) {
+		for _, p := range bundle.Places(tini) {
+			if where.places != nil && !slices.Contains(where.places, p.Name) {
+				continue
+			}
+			for _, e := range engines(r, p) {
+				if e.name == "podman" && !podmanHas(p) {
 					continue
 				}
 				t.Run(e.name+"/"+r.name+"/"+p.Name, func(t *testing.T) {
@@ -150,7 +114,7 @@ func podmanHas(p bundle.Place) bool {
 	s := bundle.Spec{Files: map[string]bundle.File{}}
 	p.Set(&s)
 	_, err := s.Podman()
-	return err == nil && !p.ByUser
+	return err == nil
 }
 
 // The settings of an application whose stop would take ten minutes if it were not
