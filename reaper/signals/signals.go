@@ -176,7 +176,7 @@ const (
 func decode(s unix.Signal, b *[128]byte) Info {
 	word := func(at int) int32 { return *(*int32)(unsafe.Pointer(&b[at])) }
 	i := Info{Signal: s, Code: int(word(8))}
-	if i.Code < -queuedCode/2 { // queued by the handler
+	for i.Code < -queuedCode/2 { // queued by the handler, which may have run in this thread, too
 		i.Code += queuedCode
 	}
 	if i.Code <= 0 || s == unix.SIGCHLD {

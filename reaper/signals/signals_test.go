@@ -10,7 +10,6 @@ import (
 	"runtime/debug"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -26,7 +25,7 @@ const play = "PAZINIT_TEST_PLAY"
 
 var plays = map[string]func(){
 	"tell": tell, "count": count, "sendon": playSendOn, "except": playExcept,
-	"twice": playTwice, "fault": playFault, "preempt": playPreempt, "limit": playLimit,
+	"alarm": playAlarm, "twice": playTwice, "fault": playFault, "preempt": playPreempt, "limit": playLimit,
 }
 
 func TestMain(m *testing.M) {
@@ -95,6 +94,9 @@ func count() {
 			break
 		}
 	}
+	for i, ok := Wait(0); ok; i, ok = Wait(0) { // they come in the order of their numbers
+		n[i.Signal]++
+	}
 	fmt.Println(n[34:])
 }
 
@@ -114,6 +116,7 @@ func start(t *testing.T, name string) *player {
 	cmd := exec.Command(exe)
 	cmd.Env = append(os.Environ(), play+"="+name)
 	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -214,6 +217,18 @@ var onEveryThread = []unix.Signal{
 func TestCatch(t *testing.T) {
 	p := start(t, "tell")
 	self, uid := os.Getpid(), os.Getuid()
+	// Go leaves some unblocked on the threads that it makes, and must not answer
+	// them. Each such thread takes one in its life.
+	for i, tid := range p.tids() {
+		if tid == p.pid() {
+			continue
+		}
+		s := onEveryThread[i%len(onEveryThread)]
+		if err := unix.Tgkill(p.pid(), tid, s); err != nil {
+			t.Fatal(err)
+		}
+		p.want(fmt.Sprint(int(s), siTkill, self, uid))
+	}
 	for _, s := range catchable() {
 		p.kill(s)
 		p.want(fmt.Sprint(int(s), 0, self, uid)) // SI_USER
@@ -221,15 +236,10 @@ func TestCatch(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.want(fmt.Sprint(int(s), -1, self, uid))
-		for _, tid := range p.tids() {
-			if tid != p.pid() && !slices.Contains(onEveryThread, s) {
-				continue // nobody knows the number of a thread of ours
-			}
-			if err := unix.Tgkill(p.pid(), tid, s); err != nil {
-				t.Fatal(err)
-			}
-			p.want(fmt.Sprint(int(s), siTkill, self, uid))
+		if err := unix.Tgkill(p.pid(), p.pid(), s); err != nil {
+			t.Fatal(err)
 		}
+		p.want(fmt.Sprint(int(s), siTkill, self, uid))
 	}
 	p.kill(unix.SIGQUIT) // nothing has come twice
 	p.want(fmt.Sprint(int(unix.SIGQUIT), 0, self, uid))
@@ -238,24 +248,20 @@ func TestCatch(t *testing.T) {
 	}
 }
 
+// playAlarm has the kernel send it a signal.
+func playAlarm() {
+	must(Catch())
+	fmt.Println("ready")
+	_, err := unix.Setitimer(unix.ITIMER_REAL, unix.Itimerval{Value: unix.Timeval{Usec: 1000}})
+	must(err)
+	i := next()
+	fmt.Println(int(i.Signal), i.Code, i.PID, i.UID, i.Sent())
+}
+
 // TestKernel: a signal of the kernel has no sender.
 func TestKernel(t *testing.T) {
-	p := start(t, "tell")
-	if _, _, e := unix.RawSyscall6(unix.SYS_PRLIMIT64, uintptr(p.pid()), unix.RLIMIT_CPU, uintptr(unsafe.Pointer(&unix.Rlimit{Cur: 1, Max: 1000})), 0, 0, 0); e != 0 {
-		t.Fatal(e)
-	}
-	for range 400_000 { // a second of its time is needed
-		if unix.Kill(p.pid(), unix.SIGUSR1) != nil {
-			break
-		}
-		if f := strings.Fields(p.line()); f[0] != strconv.Itoa(int(unix.SIGUSR1)) {
-			if want := []string{strconv.Itoa(int(unix.SIGXCPU)), "128", "0", "0"}; !slices.Equal(f, want) {
-				t.Errorf("it says %q, want %q", f, want)
-			}
-			return
-		}
-	}
-	t.Error("SIGXCPU did not come")
+	p := start(t, "alarm")
+	p.want("14 128 0 0 false") // SI_KERNEL
 }
 
 // TestStorm: of four senders no queued signal is lost, and none ends it.
@@ -286,7 +292,7 @@ func TestStorm(t *testing.T) {
 		})
 	}
 	senders.Wait()
-	p.kill(unix.SIGQUIT) // is taken before the real-time ones
+	p.kill(unix.SIGQUIT)
 	got := p.line()
 	want := fmt.Sprint(slices.Repeat([]int{each}, MaxSignal-33))
 	if got != want {
@@ -302,7 +308,7 @@ func playSendOn() {
 	exe, err := os.Executable()
 	must(err)
 	child, err := os.StartProcess(exe, []string{exe}, &os.ProcAttr{
-		Env: append(os.Environ(), play+"=tell"), Files: []*os.File{nil, out, os.Stderr}, Sys: &unix.SysProcAttr{Setpgid: true},
+		Env: []string{play + "=tell"}, Files: []*os.File{nil, out, os.Stderr}, Sys: &unix.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL},
 	})
 	must(err)
 	lines := bufio.NewScanner(in)
@@ -312,14 +318,13 @@ func playSendOn() {
 	SendOn(unix.SIGHUP, unix.SIGUSR1)
 	SendOn(40, 41)
 	fmt.Println("ready")
-	i := next()
-	fmt.Println("here", int(i.Signal), SentOn(), SentOn())
-	for range 3 {
-		lines.Scan()
-		fmt.Println("there", lines.Text()[:2])
-	}
+	go func() {
+		for lines.Scan() {
+			fmt.Println("there", lines.Text()[:2])
+		}
+	}()
+	fmt.Println("here", int(next().Signal), SentOn(), SentOn())
 	SendOn(unix.SIGTERM, 0)
-	fmt.Println("off")
 	fmt.Println("here", int(next().Signal), SentOn())
 	must(child.Kill())
 	_, err = child.Wait()
@@ -329,19 +334,14 @@ func playSendOn() {
 // TestSendOn: what is sent on is not told, and the rest is not sent on.
 func TestSendOn(t *testing.T) {
 	p := start(t, "sendon")
-	sent := func(s unix.Signal) string { return fmt.Sprint("there ", int(s)) }
 	p.kill(unix.SIGTERM)
+	p.want("there 15")
 	p.kill(unix.SIGHUP)
+	p.want("there 10")
 	p.kill(40)
-	// All of the three are pending or gone when this one comes, and come before it.
+	p.want("there 41")
 	p.kill(50)
 	p.want("here 50 " + fmt.Sprint(bits(unix.SIGTERM, unix.SIGHUP, 40), 0))
-	got := []string{p.line(), p.line(), p.line()}
-	slices.Sort(got)
-	if want := []string{sent(unix.SIGUSR1), sent(unix.SIGTERM), sent(41)}; !slices.Equal(got, want) {
-		t.Errorf("sent on: %q, want %q", got, want)
-	}
-	p.want("off")
 	p.kill(unix.SIGTERM)
 	p.want("here 15 0")
 }
@@ -414,15 +414,13 @@ func TestFault(t *testing.T) {
 func playPreempt() {
 	must(Catch())
 	fmt.Println("ready")
-	for range 4 {
-		go func() {
-			for n := 0; ; n++ { // no call, so no other way to stop it
-				_ = n
-			}
-		}()
-	}
 	go func() {
-		for range 50 {
+		for n := 0; ; n++ { // no call, so no other way to stop it
+			_ = n
+		}
+	}()
+	go func() {
+		for range 10 {
 			runtime.GC()
 		}
 		must(unix.Kill(os.Getpid(), unix.SIGUSR1)) // done
