@@ -83,7 +83,7 @@ func (k *client) do(socket, config string) int {
 		ctx, _ = signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
 	}
 	if k.req.Verb == "shutdown" {
-		defer lateTerm(time.Second)()
+		lateTerm(time.Second)
 	}
 	if d, err := time.ParseDuration(k.req.Timeout); err == nil {
 		var stop context.CancelFunc
@@ -123,21 +123,16 @@ func (k *client) do(socket, config string) int {
 
 // lateTerm lets SIGTERM end this process only when d has passed: who entered a
 // container to end it is told to stop like everybody there, in the moment when
-// the answer comes. The function that it returns gives the signal back.
-func lateTerm(d time.Duration) func() {
+// the answer comes. It is for good, up to the last moment.
+func lateTerm(d time.Duration) {
 	told := make(chan os.Signal, 1)
 	signal.Notify(told, unix.SIGTERM)
 	go func() {
-		if _, ok := <-told; ok {
-			time.Sleep(d)
-			signal.Reset(unix.SIGTERM)
-			_ = unix.Kill(os.Getpid(), unix.SIGTERM)
-		}
+		<-told
+		time.Sleep(d)
+		signal.Reset(unix.SIGTERM)
+		_ = unix.Kill(os.Getpid(), unix.SIGTERM)
 	}()
-	return func() {
-		signal.Stop(told)
-		close(told)
-	}
 }
 
 // hasEnded reports whether err says that the supervisor closed the connection.
