@@ -128,9 +128,9 @@ func (p *process) must(err error) {
 	}
 }
 
-// remove deletes the container, which the engine has done if it has ended.
+// remove deletes the container, which the engine has done if all went well.
 func (c *container) remove() {
-	if !c.ran() {
+	if !c.ran() || c.t.Failed() {
 		if out, err := c.engine(c.e.rm(c)...).CombinedOutput(); err != nil {
 			c.t.Errorf("delete the container: %v: %s", err, out)
 		}
