@@ -1,6 +1,6 @@
 # Targets; `make` alone lists them. It calls go and scripts, it holds no logic.
 COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
-FLAGS  := -trimpath -ldflags "-s -w -X=runtime.godebugDefault=asyncpreemptoff=1 -E=github.com/pazinit/pazinit/reaper/internal/early.entry -X=main.commit=$(COMMIT)"
+FLAGS  := -trimpath -ldflags "-s -w -X=runtime.godebugDefault=asyncpreemptoff=1,containermaxprocs=0,updatemaxprocs=0 -E=github.com/pazinit/pazinit/reaper/internal/early.entry -X=main.commit=$(COMMIT)"
 PREFIX ?= /usr/local
 LINT   := go tool -modfile=tools/go.mod golangci-lint
 ROOT   := $(if $(filter-out 0,$(shell id -u)),sudo -E,env)

@@ -46,7 +46,7 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	program = filepath.Join(dir, "pazinit")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X=runtime.godebugDefault=asyncpreemptoff=1 -E=github.com/pazinit/pazinit/reaper/internal/early.entry", "-o", program, ".")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X=runtime.godebugDefault=asyncpreemptoff=1,containermaxprocs=0,updatemaxprocs=0 -E=github.com/pazinit/pazinit/reaper/internal/early.entry", "-o", program, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)

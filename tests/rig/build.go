@@ -14,7 +14,7 @@ import (
 )
 
 // flags are those of the release, but for the version's text.
-var flags = []string{"build", "-trimpath", "-ldflags", "-s -w -X=runtime.godebugDefault=asyncpreemptoff=1 -E=github.com/pazinit/pazinit/reaper/internal/early.entry"}
+var flags = []string{"build", "-trimpath", "-ldflags", "-s -w -X=runtime.godebugDefault=asyncpreemptoff=1,containermaxprocs=0,updatemaxprocs=0 -E=github.com/pazinit/pazinit/reaper/internal/early.entry"}
 
 // Binary is the program under test, after [Main].
 var Binary string

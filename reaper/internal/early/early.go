@@ -32,7 +32,7 @@ func getrlimit(to unsafe.Pointer) uintptr
 
 func init() {
 	if entered.known != 0 {
-		Install(^bits(sigchld))
+		Install(^uint64(1 << (sigchld - 1)))
 	}
 	Known = getrlimit(unsafe.Pointer(&NoFile)) == 0
 }

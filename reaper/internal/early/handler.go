@@ -8,13 +8,17 @@ package early
 // handler, which makes a panic of it, and so does Go's preemption.
 //
 // The entry point puts it in place, and Go's runtime then its own one, which ends
-// the process by a SIGTERM; init here, the first of all, takes that back. What is
-// left are some 40 microseconds.
+// the process by a SIGTERM; init here, the first of all, takes that back. In
+// between lies a fraction of a millisecond, in which such a signal still ends it,
+// before anything was read or started: by the signal, or, since the kernel spares
+// PID 1, with 128 and its number for a status. (Go raises the signal once more,
+// and forwards it to the handler of before.)
 
-// What the assembly reads and writes by name. None of it moves.
+// What the assembly reads and writes by name. None of it moves, and what has a
+// value has it ahead of init.
 var (
-	faults    = bits(4, 5, 7, 8, 11, 31)                                     // SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS: of the kernel they are faults
-	ahead     = ^bits(4, 5, 7, 8, 11, 31, 32, 33, sigkill, sigstop, sigchld) // of Go
+	faults    uint64 = faultSet
+	ahead     uint64 = ^uint64(faultSet | 1<<31 | 1<<32 | 1<<(sigkill-1) | 1<<(sigstop-1) | 1<<(sigchld-1)) // caught ahead of Go
 	goHandler uintptr
 	pid       int32
 	waiter    int32         // the thread to queue to, 0 for none yet
@@ -29,12 +33,9 @@ var (
 // arm64 (include/linux/signal_types.h, with sa_restorer on both).
 type sigaction struct{ handler, flags, restorer, mask uintptr }
 
-func bits(signals ...int) (set uint64) {
-	for _, s := range signals {
-		set |= 1 << (s - 1)
-	}
-	return set
-}
+// SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV and SIGSYS: of the kernel they are
+// faults.
+const faultSet = 1<<3 | 1<<4 | 1<<6 | 1<<7 | 1<<10 | 1<<30
 
 // install has the handler answer the signals of set.
 func install(set uint64)
@@ -53,7 +54,7 @@ const (
 
 // Install puts the handler in place for the signals of set, bit n-1 for signal n.
 func Install(set uint64) {
-	set &^= bits(sigkill, sigstop)
+	set &^= 1<<(sigkill-1) | 1<<(sigstop-1)
 	install(set)
 	for s := range goActions {
 		if goActions[s].handler == action[0] { // from the entry point, ahead of Go, and Go wants none
@@ -74,7 +75,7 @@ func Await(thread int32) (set uint64, info *[65][8]uint64) {
 }
 
 func release() uint64 {
-	restore(^bits(sigkill, sigstop, sigchld))
+	restore(^uint64(1<<(sigkill-1) | 1<<(sigstop-1) | 1<<(sigchld-1)))
 	released = 1
 	return arrived
 }

@@ -31,7 +31,18 @@ ours:
 	MOVW	·waiter(SB), R4
 	CBNZW	R4, queue
 
-	// Nobody waits yet: write the siginfo down.
+	// Nobody waits yet. Go raises the signal anew when it is about to end the
+	// process by it.
+	CMNW	$6, R3
+	BNE	record
+	MOVD	R0, R11
+	MOVD	$172, R8	// getpid()
+	SVC
+	MOVWU	16(R1), R4
+	CMPW	R4, R0
+	BEQ	end
+	MOVD	R11, R0
+record:
 	MOVD	$·recorded(SB), R6
 	ADD	R0<<6, R6, R6
 	MOVD	0(R1), R7
@@ -64,6 +75,11 @@ queue:
 	SVC
 done:
 	RET
+end:
+	ADDW	$128, R11, R0
+	MOVD	$94, R8	// exit_group(128+signal)
+	SVC
+	UNDEF
 
 // func install(set uint64)
 //
