@@ -35,6 +35,7 @@ type Sole struct {
 // A Grouping says which process group and session a Sole's command is in.
 type Grouping int
 
+// What they are.
 const (
 	OwnGroup   Grouping = iota // a group of its own in our session
 	OwnSession                 // a session of its own

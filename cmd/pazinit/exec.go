@@ -255,6 +255,9 @@ func (x *sole) receive(i signals.Info) {
 			}
 			return
 		}
+		if x.dialect == own && x.rewrite[s] >= 0 {
+			break // it is another signal now, or none
+		}
 		if x.rewrite[s] < 0 && x.grouping != reaper.SameGroup {
 			as = unix.SIGSTOP // an orphaned group would not be stopped by the others
 		}

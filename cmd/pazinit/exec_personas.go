@@ -185,7 +185,7 @@ func (c *command) parseTini(o *soleOptions, args []string) (code int, ok bool) {
 	}
 	err := g.parse(args)
 	switch {
-	case err == errDone:
+	case errors.Is(err, errDone):
 		return 0, false
 	case err != nil && !told:
 		fmt.Fprintf(c.stderr, "%v\n%s", err, tiniUsage(base))
@@ -273,7 +273,7 @@ func (c *command) parseDumbInit(o *soleOptions, args []string) (code int, ok boo
 		return nil
 	}
 	switch err := g.parse(args); {
-	case err == errDone:
+	case errors.Is(err, errDone):
 		return 0, false
 	case err != nil:
 		return refused(err.Error() + "\n")

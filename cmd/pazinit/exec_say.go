@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -82,7 +83,7 @@ func (x *sole) say(what saying, args ...any) {
 		x.sayTini(what, args)
 	case dumbInit:
 		x.sayDumbInit(what, args)
-	default:
+	case own, numDialects:
 		x.sayOwn(what, args)
 	}
 }
@@ -115,6 +116,7 @@ func (x *sole) sayOwn(what saying, args []any) {
 		x.line(2, "pazinit: %s (%d): %s", x.argv[0], c.PID, how(c))
 	case sayKilled:
 		x.line(2, "pazinit: the grace of %v is over: what is left is killed", args[0].(time.Duration))
+	case saySubreaper, sayLeft, sayLeftNoLeader, sayNotLeft, sayReceived, saySwallowed, sayNoMore, sayExit, numSayings: // nothing
 	}
 }
 
@@ -131,11 +133,9 @@ func (x *sole) sayTini(what saying, args []any) {
 			x.tiniLine("DEBUG", "Passing signal: '%s'", signalText(i.Signal))
 		}
 	case saySent:
-		switch err, _ := args[2].(error); err {
-		case nil:
-		case unix.ESRCH:
+		if err, _ := args[2].(error); errors.Is(err, unix.ESRCH) {
 			x.tiniLine("WARN ", "Child was dead when forwarding signal")
-		default:
+		} else if err != nil {
 			x.tiniLine("WARN ", "Unexpected error when forwarding signal: '%s'", capital(err.Error()))
 		}
 	case sayReaped:
@@ -164,6 +164,7 @@ func (x *sole) sayTini(what saying, args []any) {
 		}
 	case sayExit:
 		x.tiniLine("TRACE", "Exiting: child has exited")
+	case sayLeft, sayLeftNoLeader, sayNotLeft, saySwallowed, saySuspended, sayDropped, sayKilled, numSayings: // nothing
 	}
 }
 
@@ -220,6 +221,7 @@ func (x *sole) sayDumbInit(what saying, args []any) {
 		}
 	case sayEnded:
 		line("Child exited with status %d. Goodbye.", args[0].(reaper.Change).Code)
+	case saySubreaper, sayNoMore, sayKilled, sayExit, numSayings: // nothing
 	}
 }
 
@@ -244,7 +246,7 @@ func (x *sole) fail(code int, format string, args ...any) int {
 		x.tiniLine("FATAL", format, args...)
 	case dumbInit:
 		x.line(2, "[dumb-init] "+format, args...)
-	default:
+	case own, numDialects:
 		x.line(2, "pazinit: "+format, args...)
 	}
 	return code
@@ -257,18 +259,16 @@ func (x *sole) refused(err error, code int) int {
 	switch x.dialect {
 	case tini:
 		x.tiniLine("FATAL", "exec %s failed: %s", x.argv[0], capital(errno.Error()))
-		switch errno {
-		case unix.ENOENT:
-			return 127
-		case unix.EACCES:
-			return 126
+		if errno != unix.ENOENT && errno != unix.EACCES {
+			return 1
 		}
-		return 1
+		return code
 	case dumbInit:
 		x.line(2, "[dumb-init] %s: %s", x.argv[0], capital(errno.Error()))
 		return 2
+	case own, numDialects:
+		x.line(2, "pazinit: %v", err)
 	}
-	x.line(2, "pazinit: %v", err)
 	return code
 }
 

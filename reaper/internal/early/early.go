@@ -57,7 +57,7 @@ var entered struct {
 	known     uint64     // 64
 }
 
-var everySignal = ^uint64(0)
+var everySignal = ^uint64(0) //nolint:unused // entry_*.s reads it
 
 // Entered reports whether the program was entered by way of entry_*.s. Without
 // it the three below say nothing.

@@ -16,6 +16,8 @@ package early
 
 // What the assembly reads and writes by name. None of it moves, and what has a
 // value has it ahead of init.
+//
+//nolint:unused // see above
 var (
 	faults    uint64 = faultSet
 	ahead     uint64 = ^uint64(faultSet | 1<<31 | 1<<32 | 1<<(sigkill-1) | 1<<(sigstop-1) | 1<<(sigchld-1)) // caught ahead of Go
@@ -31,10 +33,14 @@ var (
 
 // A sigaction is the kernel's struct, as rt_sigaction(2) takes it on amd64 and
 // arm64 (include/linux/signal_types.h, with sa_restorer on both).
+//
+//nolint:unused // the kernel reads them
 type sigaction struct{ handler, flags, restorer, mask uintptr }
 
 // SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV and SIGSYS: of the kernel they are
 // faults.
+//
+//nolint:unused // the value of a variable of the assembly's
 const faultSet = 1<<3 | 1<<4 | 1<<6 | 1<<7 | 1<<10 | 1<<30
 
 // install has the handler answer the signals of set.
