@@ -263,7 +263,9 @@ func (x *sole) receive(i signals.Info) {
 		}
 		x.send(i, as)
 		x.say(saySuspended)
-		_ = unix.Kill(x.self, unix.SIGSTOP) // PID 1 does not mind
+		if x.self != 1 { // whom it would not stop, but take a SIGCONT from that has just come
+			_ = unix.Kill(x.self, unix.SIGSTOP)
+		}
 		return
 	case unix.SIGCONT:
 		x.handOver()

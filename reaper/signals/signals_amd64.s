@@ -28,6 +28,13 @@ again:
 	MOVQ	160(BX), DI	// kill(a.target, a.action[signal])
 	MOVL	$62, AX
 	SYSCALL
+	CMPQ	AX, $-3	// ESRCH: there is no such group (any more),
+	JNE	again
+	TESTQ	DI, DI
+	JGE	again
+	NEGQ	DI	// but its leader, who has left it
+	MOVL	$62, AX
+	SYSCALL
 	JMP	again
 out:
 	MOVQ	AX, R12

@@ -30,6 +30,12 @@ again:
 	MOVD	160(R19), R0	// kill(a.target, a.action[signal])
 	MOVD	$129, R8
 	SVC
+	CMN	$3, R0	// ESRCH: there is no such group (any more),
+	BNE	again
+	MOVD	160(R19), R0
+	TBZ	$63, R0, again
+	NEG	R0, R0	// but its leader, who has left it
+	SVC
 	B	again
 out:
 	MOVD	R0, R20
