@@ -9,8 +9,8 @@ import (
 	"slices"
 )
 
-// Files are what an initramfs holds: contents by absolute path. Those in /bin, and
-// /init, are executable.
+// Files are what an initramfs holds: contents by absolute path. Those in /bin and
+// /lib64, and /init, are executable.
 type Files map[string][]byte
 
 //go:embed init.sh
@@ -40,7 +40,7 @@ func Archive(files Files) []byte {
 	modes := map[string]int{}
 	for name := range files {
 		modes[name] = file
-		if name == "/init" || path.Dir(name) == "/bin" {
+		if dir := path.Dir(name); name == "/init" || dir == "/bin" || dir == "/lib64" {
 			modes[name] |= 0o111
 		}
 		for dir := path.Dir(name); dir != "/"; dir = path.Dir(dir) {

@@ -1,6 +1,7 @@
 // Package qemu boots virtual machines whose first process is pazinit. The tests
 // (tag qemu) and `make vm` need QEMU, a kernel and a static busybox:
-// scripts/fetch-kernel. Those for arm64 run where `scripts/fetch-kernel arm64` did.
+// scripts/fetch-kernel. Those for arm64 run where `scripts/fetch-kernel arm64` did,
+// those with containers where scripts/fetch-crun did.
 package qemu
 
 import (
