@@ -203,21 +203,22 @@ func (s *Sole) environ() (env []*byte, listen uintptr) {
 	return append(env, nil), listen
 }
 
-// A Change is what happened to a child: its end, or its stop.
+// A Change is what happened to a child: its end, its stop or its continuation.
 type Change struct {
-	PID     int
-	Stopped bool        // by Signal; else it has ended
-	Signal  unix.Signal // that ended or stopped it, 0 for none
-	Code    int         // exit status, or 128 and Signal
-	Core    bool        // a core was dumped, or would have been but for its limits
+	PID       int
+	Stopped   bool        // by Signal
+	Continued bool        // neither: it has ended
+	Signal    unix.Signal // that ended or stopped it, 0 for none
+	Code      int         // exit status, or 128 and Signal
+	Core      bool        // a core was dumped, or would have been but for its limits
 }
 
-// NextChange collects the next child that has ended or stopped, if there is one
+// NextChange collects the next child that has changed, if there is one
 // at this moment. peek, if not nil, is told before it is collected, while its
 // number, and its group's, are its own. left is false when this process has no
 // child. It does not allocate.
 func NextChange(peek func(Change)) (c Change, found, left bool) {
-	const how = unix.WEXITED | unix.WSTOPPED | unix.WNOHANG
+	const how = unix.WEXITED | unix.WSTOPPED | unix.WCONTINUED | unix.WNOHANG
 	if peek == nil {
 		return waitid(unix.P_ALL, 0, how)
 	}
@@ -239,8 +240,9 @@ type siginfoChild struct {
 
 // include/uapi/asm-generic/siginfo.h
 const (
-	cldDumped  = 3
-	cldStopped = 5
+	cldDumped    = 3
+	cldStopped   = 5
+	cldContinued = 6
 )
 
 // waitid(2), which never blocks: the scheduler is not told.
@@ -262,6 +264,8 @@ func waitid(kind, id, how int) (c Change, found, left bool) {
 		c.Code = int(si.status)
 	case cldStopped:
 		c.Stopped, c.Signal = true, unix.Signal(si.status)
+	case cldContinued:
+		c.Continued = true
 	default: // CLD_KILLED, CLD_DUMPED
 		c.Signal, c.Code, c.Core = unix.Signal(si.status), 128+int(si.status), si.code == cldDumped
 	}
@@ -297,6 +301,23 @@ func SignalLeft(sig unix.Signal, everything bool) int {
 		}
 	}
 	return n
+}
+
+// OthersLeft reports whether there are processes besides the first one of a PID
+// namespace, which the caller must be, and that it may signal one of them.
+func OthersLeft() bool {
+	if unix.Kill(-1, 0) != nil {
+		return false
+	}
+	if self, err := os.Readlink("/proc/self"); err != nil || self != "1" {
+		return true // perhaps dead, and not collected by those who have them
+	}
+	for pid, p := range processes() {
+		if pid != 1 && !p.dead {
+			return true
+		}
+	}
+	return false
 }
 
 // descendants finds the living processes below this one.

@@ -52,19 +52,24 @@ type sole struct {
 	child     int // the command's process, 0 when it is collected
 	code      int // its exit status
 	stopped   bool
-	ending    bool      // it was asked to stop
-	woken     int       // how often it was continued since
-	deadline  time.Time // of the grace
-	killed    bool      // the grace is over
-	swallowed uint64    // signals whose next one means nothing
-	reaped    string    // the name of the child that is collected
+	tty       int           // our controlling terminal, -1 for none
+	front     bool          // the command's group has its foreground
+	wants     bool          // or had it, and is to have it again
+	halted    bool          // it was us who stopped the command
+	ending    bool          // it was asked to stop
+	woken     int           // how often it was continued since
+	deadline  time.Time     // of the grace
+	killed    bool          // the grace is over
+	pause     time.Duration // between two looks for those whose end nobody tells us
+	swallowed uint64        // signals whose next one means nothing
+	reaped    string        // the name of the child that is collected
 	peek      func(reaper.Change)
 }
 
 // execute runs the command of o and reports its exit status.
 func execute(o *soleOptions) int {
 	runtime.LockOSThread()
-	x := &sole{soleOptions: o, self: os.Getpid()}
+	x := &sole{soleOptions: o, self: os.Getpid(), tty: -1}
 	x.cmd = reaper.Sole{Argv: o.argv, Env: os.Environ(), Grouping: o.grouping, Terminal: -1, Clear: o.dialect == dumbInit}
 	// From here on a signal waits until there is somebody to send it to.
 	if err := signals.Catch(); err != nil {
@@ -75,6 +80,7 @@ func execute(o *soleOptions) int {
 	}
 	pid, err := x.cmd.Start()
 	if err != nil {
+		x.takeBack()
 		return x.exit(x.notStarted(err))
 	}
 	if o.dialect == dumbInit || x.tellReaped || x.verbosity > 1 {
@@ -112,50 +118,10 @@ func (x *sole) prepare() error {
 	case reaper.OwnSession:
 		x.leaveTerminal()
 	case reaper.OwnGroup:
-		x.cmd.Terminal = foreground()
+		x.lookForTerminal()
 	case reaper.SameGroup:
 	}
 	return nil
-}
-
-// foreground is a descriptor of our terminal if we are in its foreground, where
-// the command's group takes our place. Else it is -1.
-func foreground() int {
-	ours := func(fd int) bool {
-		pgrp, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP)
-		return err == nil && pgrp == unix.Getpgrp()
-	}
-	for fd := range 3 {
-		if ours(fd) {
-			return fd
-		}
-	}
-	fd, err := unix.Open("/dev/tty", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1
-	}
-	if !ours(fd) {
-		unix.Close(fd)
-		return -1
-	}
-	return fd
-}
-
-// leaveTerminal gives the terminal up for the command's session, as dumb-init
-// does. The kernel then sends the session's leader two signals that mean nothing.
-func (x *sole) leaveTerminal() {
-	x.cmd.Terminal = 0
-	_, _, e := unix.Syscall(unix.SYS_IOCTL, 0, unix.TIOCNOTTY, 0)
-	sid, err := unix.Getsid(0)
-	switch {
-	case e != 0:
-		x.say(sayNotLeft, int(e), capital(e.Error()))
-	case err == nil && sid == x.self:
-		x.say(sayLeft)
-		x.swallowed = 1<<(unix.SIGHUP-1) | 1<<(unix.SIGCONT-1)
-	default:
-		x.say(sayLeftNoLeader)
-	}
 }
 
 // sendOn has the signals that mean nothing to us sent on at once, without a
@@ -192,7 +158,7 @@ func (x *sole) special(s unix.Signal) bool {
 	case unix.SIGPIPE: // it may come of our own writing
 		return true
 	case unix.SIGCONT:
-		if x.cmd.Terminal >= 0 {
+		if x.tty >= 0 || x.stopped {
 			return true
 		}
 	}
@@ -215,9 +181,15 @@ func (x *sole) run() {
 		if !x.deadline.IsZero() {
 			limit = max(0, time.Until(x.deadline))
 		}
+		if x.pause > 0 && (limit < 0 || limit > x.pause) {
+			limit = x.pause
+		}
 		i, ok := signals.Wait(limit)
 		switch {
 		case !ok:
+			if x.pause > 0 && x.collect() {
+				return
+			}
 		case i.Signal == unix.SIGCHLD:
 			if x.tells(sayReceived) {
 				x.say(sayReceived, i)
@@ -228,7 +200,7 @@ func (x *sole) run() {
 		default:
 			x.receive(i)
 		}
-		if !x.deadline.IsZero() && !time.Now().Before(x.deadline) && x.overdue() {
+		if x.late() {
 			return
 		}
 	}
@@ -263,12 +235,13 @@ func (x *sole) receive(i signals.Info) {
 		}
 		x.send(i, as)
 		x.say(saySuspended)
+		x.halted, x.wants, x.front = true, x.wants || x.front, false
 		if x.self != 1 { // whom it would not stop, but take a SIGCONT from that has just come
 			_ = unix.Kill(x.self, unix.SIGSTOP)
 		}
 		return
 	case unix.SIGCONT:
-		x.handOver()
+		x.goesOn()
 	}
 	x.send(i, as)
 	if asksToStop(s) && as != 0 {
@@ -317,7 +290,13 @@ func (x *sole) collect() (over bool) {
 			if x.tells(sayNoMore) {
 				x.say(sayNoMore, left)
 			}
-			return x.child == 0 && (!x.killLeft || !left)
+			return x.child == 0 && (!x.killLeft || !left && !x.othersLeft())
+		case c.Continued:
+			if c.PID == x.child {
+				x.stopped = false
+				x.sendOn()
+			}
+			continue
 		case c.Stopped:
 			x.standsStill(c)
 			continue
@@ -335,16 +314,31 @@ func (x *sole) collect() (over bool) {
 					x.receive(i)
 				}
 			}
-			if x.child == 0 && !x.killLeft {
+			if x.child == 0 && !x.killLeft || x.late() {
 				return true
 			}
 		}
 	}
 }
 
+// othersLeft reports whether there is somebody in our PID namespace who is no
+// child of ours: who has entered it from outside. Nobody tells us of their end.
+func (x *sole) othersLeft() bool {
+	if !x.namespace || !reaper.OthersLeft() {
+		return false
+	}
+	x.pause = min(max(2*x.pause, 10*time.Millisecond), 500*time.Millisecond)
+	return true
+}
+
+// late reports whether the grace is over and all is done that follows from it.
+func (x *sole) late() bool {
+	return !x.deadline.IsZero() && !time.Now().Before(x.deadline) && x.overdue()
+}
+
 // beforeCollect looks at a child while its number is still its own.
 func (x *sole) beforeCollect(c reaper.Change) {
-	if c.Stopped {
+	if c.Stopped || c.Continued {
 		return
 	}
 	if x.tellReaped || x.verbosity > 1 {
@@ -356,8 +350,7 @@ func (x *sole) beforeCollect(c reaper.Change) {
 	}
 }
 
-// standsStill is a child's stop. That of the command by its terminal is ours,
-// too: the shell that waits for us gets the terminal back.
+// standsStill is a child's stop.
 func (x *sole) standsStill(c reaper.Change) {
 	if c.PID != x.child {
 		return
@@ -367,23 +360,10 @@ func (x *sole) standsStill(c reaper.Change) {
 		x.ending = true
 	}
 	x.sendOn()
-	x.wake()
-	if x.self == 1 || x.cmd.Terminal < 0 || x.dialect == tini || c.Signal == unix.SIGSTOP {
-		return
-	}
-	if pgrp, err := unix.IoctlGetInt(x.cmd.Terminal, unix.TIOCGPGRP); err != nil || pgrp != x.child {
-		return
-	}
-	if sid, err := unix.Getsid(0); err == nil && sid != x.self {
-		_ = unix.Kill(0, unix.SIGSTOP) // with those that stand in our pipeline
-	}
-}
-
-// handOver gives the command's group the foreground that a shell has given us.
-func (x *sole) handOver() {
-	x.stopped = false
-	if x.cmd.Terminal >= 0 && x.child != 0 {
-		reaper.GiveTerminal(x.cmd.Terminal, x.child)
+	byUs := x.halted && c.Signal == unix.SIGSTOP
+	x.halted = false
+	if byUs || !x.stopsForTerminal(c.Signal) {
+		x.wake()
 	}
 }
 
@@ -393,9 +373,7 @@ func (x *sole) ended(c reaper.Change) {
 	x.say(sayEnded, c)
 	x.child = 0
 	x.sendOn()
-	if x.cmd.Terminal >= 0 && x.grouping == reaper.OwnGroup && x.dialect != tini && x.self != 1 {
-		reaper.ReclaimTerminal(x.cmd.Terminal)
-	}
+	x.takeBack()
 	if x.killLeft {
 		x.countdown()
 		reaper.SignalLeft(unix.SIGTERM, x.namespace)

@@ -2,6 +2,7 @@ package signals
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -277,7 +278,7 @@ func TestStorm(t *testing.T) {
 					for {
 						if s < 34 {
 							err = unix.Kill(p.pid(), s)
-						} else if err = queue(p.pid(), s); err == unix.EAGAIN {
+						} else if err = queue(p.pid(), s); errors.Is(err, unix.EAGAIN) {
 							runtime.Gosched() // RLIMIT_SIGPENDING
 							continue
 						}

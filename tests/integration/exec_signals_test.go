@@ -2,6 +2,7 @@ package integration
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -165,7 +166,7 @@ func TestExecStorm(t *testing.T) {
 							continue
 						}
 						err := queue(r.PID, s)
-						for err == unix.EAGAIN { // RLIMIT_SIGPENDING
+						for errors.Is(err, unix.EAGAIN) { // RLIMIT_SIGPENDING
 							runtime.Gosched()
 							err = queue(r.PID, s)
 						}
