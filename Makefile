@@ -50,6 +50,7 @@ vm: build ## boots examples/vm in QEMU, with its console here
 
 vm-test: programs ## the tests in QEMU: pazinit as PID 1 of real kernels
 	scripts/fetch-kernel
+	scripts/fetch-crun
 	go test -tags qemu -count=1 -timeout 2h -v ./tests/qemu
 
 lint: ## golangci-lint (gofmt, vet, staticcheck, the import rules), also for arm64

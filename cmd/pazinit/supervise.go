@@ -18,6 +18,7 @@ import (
 	"github.com/pazinit/pazinit/control"
 	pazinit "github.com/pazinit/pazinit/init"
 	"github.com/pazinit/pazinit/procfile"
+	"github.com/pazinit/pazinit/reaper"
 	"github.com/pazinit/pazinit/reaper/signals"
 )
 
@@ -124,6 +125,8 @@ func (c *command) supervise(args []string, named bool) int {
 		if err := forward(to, place); err != nil {
 			return c.fail(1, "%v", err)
 		}
+	} else {
+		reaper.GiveBack() // Ctrl-C ends what hangs until signals are caught
 	}
 	load, cfg, code := c.load(o)
 	if cfg == nil {
@@ -162,7 +165,7 @@ func (c *command) supervise(args []string, named bool) int {
 		go func() { _ = server.Serve() }()
 		defer server.Close()
 	}
-	if !place.PID1 { // Ctrl-C ends what hangs until now
+	if !place.PID1 {
 		if err := forward(to, place); err != nil {
 			return c.fail(1, "%v", err)
 		}
@@ -187,6 +190,7 @@ func (c *command) verbAfterFlags(o options, args []string) int {
 	if o.names[0] == "run" {
 		return c.supervise(append(slices.Clone(before), o.names[1:]...), true)
 	}
+	reaper.GiveBack()
 	return c.client(append([]string{o.names[0]}, append(slices.Clone(before), o.names[1:]...)...))
 }
 

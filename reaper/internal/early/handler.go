@@ -61,10 +61,11 @@ const (
 // Install puts the handler in place for the signals of set, bit n-1 for signal n.
 func Install(set uint64) {
 	set &^= 1<<(sigkill-1) | 1<<(sigstop-1)
+	before := goActions
 	install(set)
 	for s := range goActions {
-		if goActions[s].handler == action[0] { // from the entry point, ahead of Go, and Go wants none
-			goActions[s] = sigaction{}
+		if goActions[s].handler == action[0] { // it was in place already
+			goActions[s] = before[s]
 		}
 	}
 	pid, goHandler = getpid(), goActions[sigsegv].handler
@@ -75,7 +76,7 @@ func Install(set uint64) {
 // info. A siginfo_t that the handler has queued has 0x10000 less in its si_code,
 // since the kernel takes only negative ones from a process (rt_tgsigqueueinfo(2)).
 func Await(thread int32) (set uint64, info *[65][8]uint64) {
-	waiter = thread
+	waiter, released = thread, 0
 	set, arrived = arrived, 0
 	return set, &recorded
 }
