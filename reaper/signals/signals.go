@@ -12,6 +12,7 @@ package signals
 import (
 	"errors"
 	"fmt"
+	bits64 "math/bits"
 	"os"
 	"time"
 	"unsafe"
@@ -45,6 +46,7 @@ type waitArgs struct {
 	target  int64     // 160: as of kill(2)
 	sent    uint64    // 168: bit n-1: signal n has been sent on
 	action  [72]uint8 // 176: signal n is sent on to target as action[n]; 0: wait returns it
+	budget  int64     // 248: so many are sent on, at most
 }
 
 // None of it moves: the assembly and the kernel go by the address.
@@ -53,6 +55,8 @@ var (
 	pid     int
 	args    waitArgs
 	timeout unix.Timespec
+	all     uint64      // that are caught
+	last    unix.Signal // that had its turn
 )
 
 // faults are the signals that stay unblocked while Go code runs: a true one is a
@@ -66,8 +70,8 @@ func bits(signals ...unix.Signal) (set uint64) {
 	return set
 }
 
-// wait waits for a signal whose action is 0 and reports its number, or a negated
-// errno.
+// wait waits for a signal whose action is 0 and reports its number, a negated
+// errno, or 0 when budget signals were sent on.
 func wait(a *waitArgs) int64
 
 //go:linkname entersyscall runtime.entersyscall
@@ -94,17 +98,21 @@ func Catch(except ...unix.Signal) error {
 		return errors.New("catch signals: they are caught already")
 	}
 	pid = os.Getpid()
-	args.set = ^bits(except...)
-	args.block = args.set
-	args.unblock = args.set &^ faults
+	all = ^bits(except...)
+	args.block = all
+	args.unblock = all &^ faults
 	if err := setMask(args.unblock); err != nil {
 		return fmt.Errorf("catch signals: %w", err)
 	}
+	// A seccomp filter may have refused it: better no start than to be deaf.
+	if err := unix.Errno(-await(0, 0)); err != unix.EAGAIN && err != unix.EINTR {
+		return fmt.Errorf("wait for signals: %w", err)
+	}
 	waiter = int32(unix.Gettid())
-	early.Install(args.set)
+	early.Install(all)
 	arrived, info := early.Await(waiter)
 	for s := range unix.Signal(MaxSignal + 1) {
-		if s > 0 && arrived&bits(s)&args.set != 0 {
+		if s > 0 && arrived&bits(s)&all != 0 {
 			requeue(s, info[s])
 		}
 	}
@@ -145,26 +153,57 @@ func SentOn() uint64 {
 	return s
 }
 
+// turn is how many signals are sent on before the others get theirs.
+const turn = 64
+
 // Wait waits for the next signal that is not one of SendOn's, for ever if limit
-// is negative. ok is false when there was none in that time. It does not
-// allocate.
+// is negative. ok is false when there was none in that time, and earlier when
+// there is a limit and one was sent on. The kernel hands out the lowest first;
+// here each gets its turn, so that who sends one of them without end, and a
+// command may do that, keeps no other from us. It does not allocate.
 func Wait(limit time.Duration) (i Info, ok bool) {
 	for {
-		args.timeout = 0
-		if limit >= 0 {
-			timeout = unix.NsecToTimespec(int64(limit))
-			args.timeout = uintptr(unsafe.Pointer(&timeout))
+		set, most := all&^(1<<last-1), time.Duration(0)
+		if last == 0 || set == 0 {
+			last, set, most = 0, all, limit
 		}
-		n := blockingWait(&args)
-		if n <= 0 {
+		n := await(set, most)
+		switch {
+		case n < 0 && last != 0: // from the lowest on
+			last = 0
+			continue
+		case n == 0 && limit < 0:
+			continue
+		case n <= 0:
 			return Info{}, false // the time is over, or a stop and a continuation
 		}
-		i = decode(unix.Signal(n), &args.info)
+		last = unix.Signal(n)
+		i = decode(last, &args.info)
 		if i.Signal == unix.SIGURG && i.Code == siTkill && i.PID == pid {
 			continue // Go's preemption of this thread
 		}
 		return i, true
 	}
+}
+
+// await is wait for the signals of set. When it is 0, last is the highest of those
+// that were sent on.
+func await(set uint64, limit time.Duration) int64 {
+	before := args.sent
+	args.set, args.sent, args.budget, args.timeout = set, 0, turn, 0
+	if limit >= 0 {
+		timeout = unix.NsecToTimespec(int64(limit))
+		args.timeout = uintptr(unsafe.Pointer(&timeout))
+	}
+	if limit > 0 {
+		args.budget = 1 // each would begin the time anew
+	}
+	n := blockingWait(&args)
+	if n == 0 {
+		last = unix.Signal(bits64.Len64(args.sent))
+	}
+	args.sent |= before
+	return n
 }
 
 const (

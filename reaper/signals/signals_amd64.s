@@ -29,13 +29,16 @@ again:
 	MOVL	$62, AX
 	SYSCALL
 	CMPQ	AX, $-3	// ESRCH: there is no such group (any more),
-	JNE	again
+	JNE	next
 	TESTQ	DI, DI
-	JGE	again
+	JGE	next
 	NEGQ	DI	// but its leader, who has left it
 	MOVL	$62, AX
 	SYSCALL
-	JMP	again
+next:
+	SUBQ	$1, 248(BX)
+	JNZ	again
+	XORL	AX, AX
 out:
 	MOVQ	AX, R12
 	MOVL	$14, AX	// rt_sigprocmask(SIG_SETMASK, &a.unblock, 0, 8)

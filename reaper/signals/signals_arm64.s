@@ -31,12 +31,17 @@ again:
 	MOVD	$129, R8
 	SVC
 	CMN	$3, R0	// ESRCH: there is no such group (any more),
-	BNE	again
+	BNE	next
 	MOVD	160(R19), R0
-	TBZ	$63, R0, again
+	TBZ	$63, R0, next
 	NEG	R0, R0	// but its leader, who has left it
 	SVC
-	B	again
+next:
+	MOVD	248(R19), R7
+	SUB	$1, R7
+	MOVD	R7, 248(R19)
+	CBNZ	R7, again
+	MOVD	ZR, R0
 out:
 	MOVD	R0, R20
 	MOVD	$2, R0	// rt_sigprocmask(SIG_SETMASK, &a.unblock, 0, 8)
