@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -312,15 +313,17 @@ func TestTerminalShell(t *testing.T) {
 			}
 			s.run("stty -echo")
 			s.enter("$H sleep\n")
-			s.eventually("it sleeps", func() bool {
-				return s.foreground() > 0 && strings.Contains(rig.Field(s.foreground(), "Name"), "helper")
-			})
+			sleeps := func() bool {
+				pid := s.foreground()
+				return pid > 0 && rig.Field(pid, "Name") == filepath.Base(rig.Helper) && strings.HasPrefix(rig.Field(pid, "State"), "S")
+			}
+			s.eventually("it sleeps", sleeps)
 			s.enter("\x1a")
 			s.until("Stopped")
 			s.until(prompt)
 			s.want("jobs", "Stopped")
 			s.enter("fg\n")
-			s.eventually("it sleeps", func() bool { return strings.HasPrefix(rig.Field(s.foreground(), "State"), "S") })
+			s.eventually("it sleeps", sleeps)
 			s.enter("\x03")
 			s.until(prompt)
 			s.want("echo \"<$?>\"", "<130>")
