@@ -98,7 +98,9 @@ type runner struct {
 	cmd  *exec.Cmd
 	fifo *fifo
 	t0   int64 // when it was started
-	done chan error
+
+	done  chan struct{} // closed at its end
+	ended int64         // when that was
 }
 
 // start runs a contender with n workers. ends: the FIFO ends with the last one.
@@ -134,11 +136,15 @@ func (b *bench) launch(j job, dir string, f *fifo) (*runner, error) {
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, log, log
 	cmd.Env = append(os.Environ(), "BENCH_FIFO="+f.path)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	r := &runner{job: j, dir: dir, cmd: cmd, fifo: f, done: make(chan error, 1), t0: now()}
+	r := &runner{job: j, dir: dir, cmd: cmd, fifo: f, done: make(chan struct{}), t0: now()}
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	go func() { r.done <- cmd.Wait() }()
+	go func() {
+		_ = cmd.Wait()
+		r.ended = now()
+		close(r.done)
+	}()
 	return r, nil
 }
 
@@ -168,7 +174,11 @@ func (r *runner) ask() {
 
 // end makes sure that nothing of it is left.
 func (r *runner) end() {
-	r.ask()
+	select {
+	case <-r.done:
+	default:
+		r.ask()
+	}
 	select {
 	case <-r.done:
 	case <-time.After(20 * time.Second):

@@ -11,11 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+const orphanCount = 20_000
+
 // orphans measures what the first process of a PID namespace pays for each
 // orphan that arrives.
 func (b *bench) orphans() error {
-	const count = 20_000
-	b.table.section(fmt.Sprintf("PID 1 of a namespace: %d orphans arrive", count))
+	b.table.section(fmt.Sprintf("PID 1 of a namespace: %d orphans arrive", orphanCount))
 	if os.Geteuid() != 0 {
 		b.table.add(row{What: "not measured", Note: "a PID namespace needs root"})
 		return nil
@@ -49,9 +50,6 @@ func (b *bench) orphans() error {
 		}},
 		first{oursPlain, func(dir string, argv []string) (job, error) {
 			return b.pazinitJob(dir, false, fmt.Sprintf("{run: %q, args: %s}", argv[0], list(argv[1:])))
-		}},
-		first{"pazinit --", func(_ string, argv []string) (job, error) {
-			return job{argv: append([]string{b.pazinit, "--"}, argv...)}, nil
 		}})
 
 	if b.against != "" {
@@ -68,11 +66,11 @@ func (b *bench) orphans() error {
 			if err := b.ctx.Err(); err != nil {
 				return err
 			}
-			c, t, err := b.adopt(p.job, count)
+			c, t, err := b.adopt(p.job, orphanCount)
 			if err != nil {
 				return fmt.Errorf("%s: %w", p.name, err)
 			}
-			cpu.add(p.name, float64(c.Nanoseconds())/1e3/count)
+			cpu.add(p.name, float64(c.Nanoseconds())/1e3/orphanCount)
 			took.add(p.name, t.Seconds())
 		}
 	}

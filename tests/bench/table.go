@@ -111,7 +111,7 @@ func (t *table) show(s *series, q float64, r row, order ...string) {
 	if len(order) > 0 {
 		who = order
 	}
-	base := 0.0
+	base, to := 0.0, ""
 	for _, w := range who {
 		v, ok := s.values[w]
 		if !ok {
@@ -120,9 +120,9 @@ func (t *table) show(s *series, q float64, r row, order ...string) {
 		out := r
 		out.Who, out.Value = w, quantile(v, q)
 		if base == 0 {
-			base, out.To = out.Value, ""
+			base, to = out.Value, w
 		} else if base > 0 {
-			out.Ratio, out.To = out.Value/base, who[0]
+			out.Ratio, out.To = out.Value/base, to
 		}
 		if !isOurs(w) {
 			out.Aim, out.Seeds, out.Note = "", "", ""

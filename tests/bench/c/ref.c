@@ -234,19 +234,20 @@ static int orphans(char **arg)
 	hold();
 }
 
-static void on_term_stamp(int sig)
+static void on_signal(int sig)
 {
-	(void)sig;
-	record(2);
-	_exit(0);
+	record(sig == SIGTERM ? 2 : 3);
+	if (sig == SIGTERM)
+		_exit(0);
 }
 
-/* handler FIFO: tells when its handler of TERM runs. */
+/* handler FIFO: tells when its handler of TERM, its end, or of USR1 runs. */
 static int handler(char **arg)
 {
-	struct sigaction sa = {.sa_handler = on_term_stamp};
+	struct sigaction sa = {.sa_handler = on_signal};
 	open_fifo(arg[0]);
 	sigaction(SIGTERM, &sa, 0);
+	sigaction(SIGUSR1, &sa, 0);
 	record(1);
 	hold();
 }
