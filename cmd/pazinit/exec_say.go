@@ -297,7 +297,10 @@ func sender(i signals.Info) string {
 	case i.PID == 0:
 		return "outside of this PID namespace"
 	}
-	return fmt.Sprintf("%d (%s), uid %d", i.PID, plain(reaper.Name(i.PID)), i.UID)
+	if name := reaper.Name(i.PID); name != "" { // else it is gone already
+		return fmt.Sprintf("%d (%s), uid %d", i.PID, plain(name), i.UID)
+	}
+	return fmt.Sprintf("%d, uid %d", i.PID, i.UID)
 }
 
 // plain is a process's name for a terminal: anybody may have chosen it.

@@ -116,7 +116,7 @@ func start(t *testing.T, name string) *player {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(exe)
-	cmd.Env = append(os.Environ(), play+"="+name)
+	cmd.Env = append(os.Environ(), play+"="+name, "GODEBUG=asyncpreemptoff=0")
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	out, err := cmd.StdoutPipe()
