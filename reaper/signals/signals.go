@@ -126,7 +126,10 @@ func requeue(s unix.Signal, first [8]uint64) {
 	copy(info[:], first[:4])
 	code := (*int32)(unsafe.Pointer(&info[1]))
 	*code -= queuedCode
-	_, _, _ = unix.RawSyscall6(unix.SYS_RT_TGSIGQUEUEINFO, uintptr(pid), uintptr(waiter), uintptr(s), uintptr(unsafe.Pointer(&info)), 0, 0)
+	_, _, e := unix.RawSyscall6(unix.SYS_RT_TGSIGQUEUEINFO, uintptr(pid), uintptr(waiter), uintptr(s), uintptr(unsafe.Pointer(&info)), 0, 0)
+	if e != 0 { // without its sender
+		_ = unix.Kill(pid, s)
+	}
 }
 
 func setMask(set uint64) error {

@@ -68,6 +68,12 @@ queue:
 	MOVL	·waiter(SB), SI
 	MOVL	$297, AX	// rt_tgsigqueueinfo(pid, waiter, signal, siginfo)
 	SYSCALL
+	TESTQ	AX, AX
+	JGE	done
+	MOVL	·pid(SB), DI	// a filter or a limit refuses it: kill(pid, signal), without
+	MOVL	DX, SI	// its sender, to the threads that are left, until he has it
+	MOVL	$62, AX
+	SYSCALL
 done:
 	RET
 end:

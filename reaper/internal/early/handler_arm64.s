@@ -73,6 +73,11 @@ queue:
 	MOVW	·waiter(SB), R1
 	MOVD	$240, R8	// rt_tgsigqueueinfo(pid, waiter, signal, siginfo)
 	SVC
+	TBZ	$63, R0, done
+	MOVW	·pid(SB), R0	// a filter or a limit refuses it: kill(pid, signal), without
+	MOVW	R2, R1	// its sender, to the threads that are left, until he has it
+	MOVD	$129, R8
+	SVC
 done:
 	RET
 end:
