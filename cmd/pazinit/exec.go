@@ -49,8 +49,9 @@ type sole struct {
 	self      int  // our pid
 	namespace bool // all processes of our PID namespace are ours to end
 
-	child     int // the command's process, 0 when it is collected
-	code      int // its exit status
+	child     int       // the command's process, 0 when it is collected
+	code      int       // its exit status
+	end       time.Time // when it was collected
 	stopped   bool
 	tty       int           // our controlling terminal, -1 for none
 	front     bool          // the command's group has its foreground
@@ -281,7 +282,10 @@ func (x *sole) wake() {
 	}
 }
 
-// collect looks after the children. It reports whether all is over.
+// collect looks after the children. It reports whether all is over. After the
+// command's end those are collected, too, that are dead already: whoever gets ten
+// thousands of zombies from us keeps the kernel busy for minutes, and all that
+// fork or exit with it (will_become_orphaned_pgrp, kernel/exit.c, for each).
 func (x *sole) collect() (over bool) {
 	for n := 1; ; n++ {
 		c, found, left := reaper.NextChange(x.peek)
@@ -302,7 +306,7 @@ func (x *sole) collect() (over bool) {
 			continue
 		case c.PID == x.child:
 			x.ended(c)
-			if !x.killLeft && x.dialect != tini {
+			if x.dialect == dumbInit {
 				return true
 			}
 		case x.tells(sayReaped):
@@ -314,7 +318,7 @@ func (x *sole) collect() (over bool) {
 					x.receive(i)
 				}
 			}
-			if x.child == 0 && !x.killLeft || x.late() {
+			if x.child == 0 && !x.killLeft && time.Since(x.end) > time.Second || x.late() {
 				return true
 			}
 		}
@@ -369,7 +373,7 @@ func (x *sole) standsStill(c reaper.Change) {
 
 // ended is the command's end.
 func (x *sole) ended(c reaper.Change) {
-	x.code = c.Code
+	x.code, x.end = c.Code, time.Now()
 	x.say(sayEnded, c)
 	x.child = 0
 	x.sendOn()
