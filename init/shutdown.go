@@ -103,7 +103,7 @@ func (s *Supervisor) kill(reason string) {
 	e.killed, e.dismissing = true, false
 	e.deadline = now.Add(killTime)
 	if e.whole > 0 { // of what is left for the end, most is for this
-		e.deadline = earlier(e.deadline, e.last.Add(-reserve(e.whole)/4))
+		e.deadline = e.notLost(now, earlier(e.deadline, e.last.Add(-reserve(e.whole)/4)))
 	}
 	for in := range s.all() {
 		switch in.life.State() {
@@ -120,6 +120,15 @@ func (s *Supervisor) kill(reason string) {
 		in.command++
 		s.step(in, lifecycle.Event{Kind: lifecycle.Stop, Kill: true, Reason: reason})
 	}
+}
+
+// notLost is t, or a moment from now when t is past: pazinit itself stood still, and
+// what is killed only now cannot be gone yet.
+func (e *ending) notLost(now, t time.Time) time.Time {
+	if now.Before(t) {
+		return t
+	}
+	return now.Add(max(reserve(e.whole), 100*time.Millisecond))
 }
 
 // nextOfEnd is when the end has something to do next, zero for never.
@@ -227,7 +236,7 @@ func (s *Supervisor) lookWhetherOver() {
 		return
 	}
 	essential, essentialOver, over := 0, 0, 0
-	var first *instance // the first essential one that is over
+	var first *instance // the first essential one that is over, if it can be with a status that is not 0
 	var worst *instance // the first one with a status that is not 0
 	code := 0
 	for in := range s.visible() {
@@ -243,7 +252,7 @@ func (s *Supervisor) lookWhetherOver() {
 		}
 		if in.spec.Essential {
 			essentialOver++
-			if first == nil {
+			if first == nil || first.finalCode() == 0 && in.finalCode() != 0 {
 				first = in
 			}
 		}

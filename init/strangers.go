@@ -33,7 +33,7 @@ func (s *Supervisor) dismiss(now time.Time) {
 	e.dismissing = true
 	e.deadline = until.Add(100 * time.Millisecond) // if even to look takes so long
 	if e.whole > 0 {
-		e.deadline = earlier(e.deadline, e.last)
+		e.deadline = e.notLost(now, earlier(e.deadline, e.last))
 	}
 	go func() {
 		left := s.procs.Dismiss(until, func(list []reaper.Stranger) {

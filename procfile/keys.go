@@ -120,7 +120,7 @@ var table = []Key{
 		Doc:  "How long the end of everything may take as a whole: a little less than what pazinit itself is given, `9s` for `docker stop -t 10`, `28s` for a pod's `terminationGracePeriodSeconds: 30`. It is divided along the stop order; at its end pazinit kills what is left.",
 		read: func(l *loader, n *node) { set(&l.cfg.ShutdownTimeout)(l.duration(n, time.Millisecond)) }},
 	{Name: "end_when", At: AtTop, Type: TypeWord, Values: []string{"any", "all"}, Default: "`any`",
-		Doc:  "Which of the `essential` workers must have ended for good to end pazinit.",
+		Doc:  "Which of the `essential` workers must have ended for good to end pazinit. Its exit status is the first one of theirs, in the order of the file, that is not 0.",
 		read: func(l *loader, n *node) { set(&l.cfg.EndWhen)(l.word(n, "any", "all")) }},
 	{Name: "on_end", At: AtTop, Type: TypeWord, Values: endWords, Default: "`exit`; as the first process of a machine `poweroff`",
 		Doc:  "What PID 1 does when everything has ended: `exit`, switch the machine off, start it again or halt it (in a container: end it so that whoever started it sees that), or open a shell on the console first, if there are both.",

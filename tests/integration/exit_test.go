@@ -33,7 +33,7 @@ func TestExitStatus(t *testing.T) {
 		"essential by a signal":        {"a: {H} sleep\nb: {H} kill-self TERM\n", "applications: {app: {procfile: Procfile, workers: {b: {essential: true, restart: never}}}}", 143},
 		"essential given up with 0":    {"a: {H} sleep\nb: {H} exit 0\n", "applications: {app: {procfile: Procfile, workers: {b: {essential: true, max_restarts: 1, retry_after: off}}}}", 1},
 		"essential not there":          {"a: {H} sleep\nb: /no/such/program\n", "applications: {app: {procfile: Procfile, workers: {b: {essential: true, restart: never}}}}", 127},
-		"all essential":                {"a: {H} exit 0\nb: {H} exit 4\n", "end_when: all\napplications: {app: {procfile: Procfile, restart: never, essential: true}}", 0},
+		"all essential":                {"a: {H} exit 0\nb: {H} exit 4\n", "end_when: all\napplications: {app: {procfile: Procfile, restart: never, essential: true}}", 4},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
