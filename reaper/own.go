@@ -38,20 +38,7 @@ func (o *own) raise() {
 	}
 	if o.nice > raisedNice && unix.Setpriority(unix.PRIO_PROCESS, 0, raisedNice) == nil {
 		o.niceRaised = true
-		// It holds for one thread: the others of now are told, those of later
-		// take after the one that makes them. One that was not told yet may be
-		// making another: look until there is nothing new.
-		told := make(map[string]bool)
-		for more := true; more; {
-			more = false
-			tasks, _ := os.ReadDir("/proc/self/task")
-			for _, t := range tasks {
-				if tid, err := strconv.Atoi(t.Name()); err == nil && !told[t.Name()] {
-					told[t.Name()], more = true, true
-					_ = unix.Setpriority(unix.PRIO_PROCESS, tid, raisedNice)
-				}
-			}
-		}
+		setNice(raisedNice)
 	}
 	if b, err := os.ReadFile("/proc/self/oom_score_adj"); err == nil {
 		old := strings.TrimSpace(string(b))
@@ -63,6 +50,33 @@ func (o *own) raise() {
 	// Huge pages would cost a small heap several MiB.
 	if was, err := unix.PrctlRetInt(unix.PR_GET_THP_DISABLE, 0, 0, 0, 0); err == nil && was == 0 {
 		o.thpDisabled = unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0) == nil
+	}
+}
+
+// setNice is for all threads. A priority holds for one: the others of now are told,
+// those of later take after the one that makes them. One that was not told yet may
+// be making another: look until there is nothing new.
+func setNice(nice int) {
+	told := make(map[string]bool)
+	for more := true; more; {
+		more = false
+		tasks, _ := os.ReadDir("/proc/self/task")
+		for _, t := range tasks {
+			if tid, err := strconv.Atoi(t.Name()); err == nil && !told[t.Name()] {
+				told[t.Name()], more = true, true
+				_ = unix.Setpriority(unix.PRIO_PROCESS, tid, nice)
+			}
+		}
+	}
+}
+
+// lower takes back what raise did, for what becomes of this process.
+func (o *own) lower() {
+	if o.niceRaised {
+		setNice(o.nice)
+	}
+	if o.oomScoreAdj != "" {
+		_ = os.WriteFile("/proc/self/oom_score_adj", []byte(o.oomScoreAdj), 0)
 	}
 }
 

@@ -47,18 +47,28 @@ func TestNothingOfOurs(t *testing.T) {
 	if got, _ := os.ReadFile("/proc/self/oom_score_adj"); strings.TrimSpace(string(got)) != oom {
 		t.Errorf("our oom_score_adj = %q, want %s", got, oom)
 	}
+	nice(t, "-15")
+	b.Close()
+	if after := openFiles(); len(after) != len(before) {
+		t.Errorf("descriptors: %v -> %v", before, after)
+	}
+	nice(t, "0") // a shell may follow
+	if got, _ := os.ReadFile("/proc/self/oom_score_adj"); strings.TrimSpace(string(got)) != "0" {
+		t.Errorf("our oom_score_adj = %q after the end, want 0", got)
+	}
+}
+
+// nice compares that of all our threads.
+func nice(t *testing.T, want string) {
+	t.Helper()
 	tasks, _ := os.ReadDir("/proc/self/task")
 	for _, task := range tasks {
 		b, err := os.ReadFile("/proc/self/task/" + task.Name() + "/stat")
 		if err != nil {
 			continue
 		}
-		if f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:])); f[16] != "-15" {
-			t.Errorf("nice of our thread %s = %s, want -15", task.Name(), f[16])
+		if f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:])); f[16] != want {
+			t.Errorf("nice of our thread %s = %s, want %s", task.Name(), f[16], want)
 		}
-	}
-	b.Close()
-	if after := openFiles(); len(after) != len(before) {
-		t.Errorf("descriptors: %v -> %v", before, after)
 	}
 }

@@ -544,7 +544,7 @@ func rtSigaction(sig unix.Signal, act, old *sigaction) {
 
 // Close ends the waiting. Children that still run are left alone, starts that
 // were not begun are answered with ECANCELED; a spawner that hangs stays until
-// its exec is over. What Options changed stays as it is.
+// its exec is over. The priority is as before again; that this is a subreaper stays.
 func (r *Reaper) Close() {
 	r.mu.Lock()
 	if r.closed {
@@ -587,6 +587,7 @@ func (r *Reaper) Close() {
 	for _, c := range r.pids {
 		r.forget(c)
 	}
+	r.own.lower()
 	r.closeFiles()
 }
 
