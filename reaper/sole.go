@@ -309,7 +309,7 @@ func OthersLeft() bool {
 	if unix.Kill(-1, 0) != nil {
 		return false
 	}
-	if self, err := os.Readlink("/proc/self"); err != nil || self != "1" {
+	if !procIsOurs() {
 		return true // perhaps dead, and not collected by those who have them
 	}
 	for pid, p := range processes() {

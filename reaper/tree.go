@@ -26,7 +26,11 @@ type stat struct {
 	unborn              bool // forked and not executed since
 }
 
-const flagForkNoExec = 0x40 // PF_FORKNOEXEC, include/linux/sched.h
+// include/linux/sched.h
+const (
+	flagExiting    = 0x4  // PF_EXITING
+	flagForkNoExec = 0x40 // PF_FORKNOEXEC
+)
 
 // killedEarly reports whether pid, a child of ours that is not reaped, has never
 // executed anything.
@@ -69,14 +73,42 @@ func parseStat(pid int, b []byte) (stat, error) {
 		return stat{}, fmt.Errorf("parse stat of %d: %q", pid, b)
 	}
 	s.unborn = flags&flagForkNoExec != 0
-	const exiting = 0x4 // PF_EXITING, include/linux/sched.h
-	if flags, err := strconv.ParseUint(string(f[6]), 10, 64); err == nil && f[0][0] != 'D' {
-		s.exiting = flags&exiting != 0
-	}
+	s.exiting = flags&flagExiting != 0 && f[0][0] != 'D'
 	if s.Start, err = strconv.ParseUint(string(f[19]), 10, 64); err != nil {
 		return stat{}, fmt.Errorf("parse stat of %d: %q", pid, b)
 	}
 	return s, nil
+}
+
+// procIsOurs reports whether /proc is that of our PID namespace: else its numbers mean
+// somebody else here.
+func procIsOurs() bool {
+	self, err := os.Readlink("/proc/self")
+	return err == nil && self == strconv.Itoa(os.Getpid())
+}
+
+// processes is what /proc says of all, nothing if it is another namespace's.
+func processes() map[int]stat {
+	if !procIsOurs() {
+		return nil
+	}
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return nil
+	}
+	names, _ := dir.Readdirnames(-1)
+	dir.Close()
+	all := make(map[int]stat, len(names))
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		if s, err := readStat(pid); err == nil {
+			all[pid] = s
+		}
+	}
+	return all
 }
 
 func readSmall(path string, buf []byte) ([]byte, error) {
@@ -165,22 +197,7 @@ func (r *Reaper) knows(pid int) bool {
 // It is best effort: a program that clears its environment, leaves its session
 // and is orphaned is not found.
 func Tree(leader int, token string) []Proc {
-	dir, err := os.Open("/proc")
-	if err != nil {
-		return nil
-	}
-	names, _ := dir.Readdirnames(-1)
-	dir.Close()
-	all := make(map[int]stat, len(names))
-	for _, name := range names {
-		pid, err := strconv.Atoi(name)
-		if err != nil {
-			continue
-		}
-		if s, err := readStat(pid); err == nil {
-			all[pid] = s
-		}
-	}
+	all := processes()
 	below := make(map[int][]int, len(all))
 	for pid, p := range all {
 		below[p.ppid] = append(below[p.ppid], pid)

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pazinit/pazinit/reaper/signals"
+	"github.com/pazinit/pazinit/control"
 )
 
 const execFlags = `  --single-child             signals go to the command alone, not to its process group
@@ -37,7 +37,7 @@ func execFlagSet(o *soleOptions) *flag.FlagSet {
 	fs.BoolVar(&o.killLeft, "kill-orphans", false, "")
 	fs.DurationVar(&o.grace, "grace", 0, "")
 	fs.Func("parent-death-signal", "", func(v string) (err error) {
-		o.parentDeath, err = parseSignal(v)
+		o.parentDeath, err = control.ParseSignal(v)
 		return err
 	})
 	for n, name := range []string{"v", "vv", "vvv"} {
@@ -85,7 +85,7 @@ func (o *soleOptions) addRewrite(v string) error {
 	if !ok {
 		return errors.New("want SIG:SIG, such as 15:3 or TERM:QUIT")
 	}
-	s, err := parseSignal(from)
+	s, err := control.ParseSignal(from)
 	if err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ func (o *soleOptions) addRewrite(v string) error {
 	}
 	as := unix.Signal(0)
 	if to != "0" {
-		if as, err = parseSignal(to); err != nil {
+		if as, err = control.ParseSignal(to); err != nil {
 			return err
 		}
 	}
@@ -112,24 +112,6 @@ func (o *soleOptions) addRemap(v string) error {
 	}
 	o.remap[int(a)] = int(b)
 	return nil
-}
-
-// parseSignal is a number, or a name with or without SIG in front.
-func parseSignal(v string) (unix.Signal, error) {
-	if n, err := strconv.Atoi(v); err == nil {
-		if n >= 1 && n <= signals.MaxSignal {
-			return unix.Signal(n), nil
-		}
-		return 0, fmt.Errorf("there is no signal %d: they are 1 to %d", n, signals.MaxSignal)
-	}
-	name := strings.ToUpper(v)
-	if !strings.HasPrefix(name, "SIG") {
-		name = "SIG" + name
-	}
-	if s := unix.SignalNum(name); s != 0 {
-		return s, nil
-	}
-	return 0, fmt.Errorf("there is no signal %q", v)
 }
 
 func execHelp() string {
