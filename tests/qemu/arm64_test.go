@@ -3,7 +3,6 @@
 package qemu
 
 import (
-	_ "embed"
 	"errors"
 	"os"
 	"os/exec"
@@ -14,12 +13,6 @@ import (
 
 	"github.com/pazinit/pazinit/tests/rig"
 )
-
-// ported plays the helper's parts that [supervised] needs, for want of a C compiler
-// for arm64.
-//
-//go:embed testdata/helper.sh
-var ported []byte
 
 // arm64 is what machines with an arm64 processor, emulated, are made from.
 func arm64(t *testing.T) Config {
@@ -38,8 +31,16 @@ func arm64(t *testing.T) Config {
 	if err := rig.Build(pazinit); err != nil {
 		t.Fatal(err)
 	}
+	helper := filepath.Join(t.TempDir(), "helper")
+	cc := exec.Command("aarch64-linux-gnu-gcc", "-static", "-O2", "-o", helper, filepath.Join(root, "tests/helpers/helper.c"))
+	if out, err := cc.CombinedOutput(); err != nil {
+		t.Fatalf("build the helper (scripts/fetch-kernel arm64 installs the compiler): %v\n%s", err, out)
+	}
 	c := Config{Arch: ARM64, Kernel: kernels[0], Cmdline: "cgroups=v2 cgroup_no_v1=all", Accel: "tcg", Limit: patience}
 	if c.Files, err = Base(filepath.Join(root, "out/vm/arm64/busybox/bin/busybox"), pazinit); err != nil {
+		t.Fatal(err)
+	}
+	if c.Files["/bin/helper"], err = os.ReadFile(helper); err != nil {
 		t.Fatal(err)
 	}
 	c.Files["/etc/passwd"] = []byte("root:x:0:0:root:/:/bin/sh\nwww:x:33:33:www:/:/bin/sh\n")
@@ -54,7 +55,6 @@ func TestARM64(t *testing.T) {
 	for name, text := range supervised {
 		c.Files[name] = []byte(text)
 	}
-	c.Files["/bin/helper"] = ported
 	m := bootAs(t, c, "")
 	m.starts()
 	if got := m.run("uname -m"); got != "aarch64" {
@@ -99,29 +99,121 @@ ulimit -Sn 777 && exec pazinit run -c /tmp/end.yaml --socket /run/end/sock --log
 	}
 }
 
+// tests builds the tests of a package for the machine, entered as the release is.
+func (f Files) tests(t *testing.T, pkg string, flags ...string) {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "test")
+	cmd := exec.Command("go", append(append([]string{"test", "-c", "-o", out}, flags...), "github.com/pazinit/pazinit/"+pkg)...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build the tests of %s: %v\n%s", pkg, err, out)
+	}
+	data, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f["/bin/"+filepath.Base(pkg)+".test"] = data
+}
+
 // TestARM64Reaper runs the tests of package reaper there, but for those that need
 // FUSE, which is a module.
 func TestARM64Reaper(t *testing.T) {
+	portedTests(t, "reaper", `-test.skip 'TestHungFileSystem|TestCloseHung'`).powerOff()
+}
+
+// TestARM64Signals runs the tests of package signals there, and looks at what the
+// program knows of its start.
+func TestARM64Signals(t *testing.T) {
+	m := portedTests(t, "reaper/signals", "")
+	for _, inside := range []string{"", "busybox unshare -f -p --mount-proc "} { // a child, and PID 1
+		m.enters(inside)
+	}
+	m.powerOff()
+}
+
+// portedTests boots a machine and runs the tests of a package there.
+func portedTests(t *testing.T, pkg, flags string) *machine {
+	t.Helper()
 	c := arm64(t)
-	tests := filepath.Join(t.TempDir(), "reaper.test")
-	cmd := exec.Command("go", "test", "-c", "-o", tests, "github.com/pazinit/pazinit/reaper")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build the tests: %v\n%s", err, out)
-	}
-	var err error
-	if c.Files["/bin/reaper.test"], err = os.ReadFile(tests); err != nil {
-		t.Fatal(err)
-	}
+	c.Files.tests(t, pkg)
 	c.Files["/bin/bash"] = []byte("#!/bin/sh\nexec sh \"$@\"\n") // which ignores neither CHLD nor RTMIN+3
 	c.Files["/start"] = []byte(Agent + "while :; do sleep 3600; done\n")
 	m := bootAs(t, c, "segfault")
-	out := m.run(`echo 20000 >/proc/sys/kernel/threads-max
-mkdir /usr /dev/pts; ln -s /bin /usr/bin; mount -t devpts devpts /dev/pts; cd /tmp
-PAZINIT_TEST_MUST=root,seccomp,cgroup2 reaper.test -test.v -test.timeout 15m -test.skip 'TestHungFileSystem|TestCloseHung'`)
+	m.run(`echo 20000 >/proc/sys/kernel/threads-max
+mkdir /usr /dev/pts; ln -s /bin /usr/bin; mount -t devpts devpts /dev/pts; chmod 1777 /tmp; ln -s pazinit /bin/tini; ln -s pazinit /bin/dumb-init`)
+	out, status, err := m.Sh("cd /tmp; PAZINIT_TEST_MUST=root,seccomp,cgroup2 " + filepath.Base(pkg) + ".test -test.v -test.timeout 15m " + flags)
+	m.must(err)
 	t.Log(out)
-	if !strings.HasSuffix(out, "PASS") {
-		t.Error("the tests of package reaper did not pass")
+	if status != 0 || !strings.HasSuffix(out, "PASS\n") {
+		t.Errorf("the tests of %s did not pass", pkg)
 	}
-	m.powerOff()
+	return m
+}
+
+// told is a shell function: it runs a command, tells it to stop when it is ready,
+// and ends as it does.
+const told = `told() {
+	"$@" >/tmp/told 2>&1 &
+	until grep -q ready /tmp/told; do usleep 1000; done
+	kill -TERM $(pidof pazinit tini dumb-init)
+	wait $!
+	set -- $?
+	cat /tmp/told
+	return $1
+}
+`
+
+// soon is a shell function: it tells pazinit to stop, each time a little later
+// after its start, and counts how that ends.
+const soon = `soon() {
+	for i in $(seq 80); do
+		"$@" pazinit -- helper exit 0 >>/tmp/soon 2>&1 &
+		usleep $((i * 100))
+		if [ $# = 0 ]; then pid=$!; else pid=$(cat /proc/$!/task/$!/children); fi
+		[ -z "$pid" ] || kill -TERM $pid 2>/dev/null
+		wait $!
+		echo ended with $?
+	done | sort | uniq -c
+	cat /tmp/soon
+}
+`
+
+// enters looks at what the program knows of its start, which is assembly. inside
+// is a command that it is started by.
+func (m *machine) enters(inside string) {
+	m.t.Helper()
+	sender := `\d+ \(sh\), uid 0`
+	if inside != "" {
+		sender = "outside of this PID namespace"
+	}
+	for _, test := range []struct {
+		script string
+		status int
+		says   string // all of it
+	}{
+		// 1, 15, 23, 34 and 64 are blocked, 2, 10, 13, 27, 34 and 63 ignored.
+		{`helper exec-with 8000000200404001 4000000204001202 IN pazinit -- helper print-status`, 0,
+			`.*"blocked":\[1,15,23,34,64\],"ignored":\[2,10,13,27,34,63\].*`},
+		{`IN pazinit -- helper print-status`, 0, `.*"blocked":\[\],"ignored":\[(?:2,3)?\].*`}, // a shell's background
+		{`IN pazinit -- helper print-fds <&-`, 0, `\[{"fd":1,[^}]*},{"fd":2,[^}]*}\]`},
+		{`IN sh -c 'LISTEN_PID=$$ exec pazinit -- sh -c "echo \$((LISTEN_PID - \$\$))"'`, 0, `0`},
+		{`LISTEN_PID=77777 IN pazinit -- sh -c 'echo $LISTEN_PID'`, 0, `77777`},
+		{`IN tini -s -e 7 -- helper exit 7`, 0, ``},
+		{`told IN tini -s -- helper on-signal TERM 5 0`, 5, `ready`},
+		{`told IN dumb-init --rewrite 15:10 helper on-signal USR1 5 0`, 5, `ready`},
+		{`told IN pazinit -v -- helper on-signal TERM 5 0`, 5,
+			`(?:ready\n)?pazinit: helper is process \d+\n(?:ready\n)?pazinit: SIGTERM from ` + sender + ` is sent on to \d+\npazinit: helper .*5`},
+		{`echo 'web: helper on-signal TERM 5 0' >/tmp/Procfile
+told IN pazinit run -f /tmp/Procfile --socket /run/told/sock --log-format plain`, 0,
+			`(?s).*stopping: SIGTERM from ` + sender + `.*`},
+		{`soon IN `, 0, `(?:Terminated\n| *\d+ ended with (?:0|143)\n?)+`},
+	} {
+		out, status, err := m.Sh(told + soon + strings.ReplaceAll(test.script, "IN ", inside))
+		m.must(err)
+		if status != test.status || !regexp.MustCompile(`^(?:`+test.says+`)\n?$`).MatchString(out) {
+			m.t.Errorf("%s\n(IN: %q) ended with %d, want %d and %s:\n%s", test.script, inside, status, test.status, test.says, out)
+		} else {
+			m.t.Logf("%s (IN: %q): %s", test.script, inside, out)
+		}
+	}
 }

@@ -62,7 +62,8 @@ again:
 	ORR	R7, R9, R9
 	STLXR	R9, (R6), R10
 	CBNZ	R10, again
-	MOVW	·waiter(SB), R4
+	MOVD	$·waiter(SB), R6
+	LDARW	(R6), R4	// not before the store
 	CBZW	R4, done	// else the one who waits may have looked already
 queue:
 	SUBW	$0x10000, R3, R3
