@@ -272,11 +272,13 @@ func waitid(kind, id, how int) (c Change, found, left bool) {
 	return c, true, true
 }
 
-// SignalSole signals the command's process, if group is set its group. The
-// process must not have been collected by NextChange.
+// SignalSole signals the command's process, if group is set its group, and then the
+// process itself too if it has left that. It must not have been collected by
+// NextChange.
 func SignalSole(pid int, sig unix.Signal, group bool) error {
 	if group {
-		if err := unix.Kill(-pid, sig); err != unix.ESRCH {
+		err := unix.Kill(-pid, sig)
+		if at, e := unix.Getpgid(pid); e != nil || at == pid {
 			return err
 		}
 	}

@@ -28,12 +28,16 @@ again:
 	MOVQ	160(BX), DI	// kill(a.target, a.action[signal])
 	MOVL	$62, AX
 	SYSCALL
-	CMPQ	AX, $-3	// ESRCH: there is no such group (any more),
-	JNE	next
 	TESTQ	DI, DI
 	JGE	next
-	NEGQ	DI	// but its leader, who has left it
-	MOVL	$62, AX
+	NEGQ	DI	// and if the group's leader has left it, to the leader, too
+	MOVL	$121, AX	// getpgid(leader)
+	SYSCALL
+	CMPQ	AX, DI
+	JEQ	next
+	TESTQ	AX, AX
+	JLE	next
+	MOVL	$62, AX	// kill(leader, a.action[signal])
 	SYSCALL
 next:
 	SUBQ	$1, 248(BX)

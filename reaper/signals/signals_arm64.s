@@ -30,11 +30,18 @@ again:
 	MOVD	160(R19), R0	// kill(a.target, a.action[signal])
 	MOVD	$129, R8
 	SVC
-	CMN	$3, R0	// ESRCH: there is no such group (any more),
-	BNE	next
 	MOVD	160(R19), R0
 	TBZ	$63, R0, next
-	NEG	R0, R0	// but its leader, who has left it
+	NEG	R0, R5	// and if the group's leader has left it, to the leader, too
+	MOVD	R5, R0
+	MOVD	$155, R8	// getpgid(leader)
+	SVC
+	CMP	R5, R0
+	BEQ	next
+	CMP	$0, R0
+	BLE	next
+	MOVD	R5, R0
+	MOVD	$129, R8	// kill(leader, a.action[signal])
 	SVC
 next:
 	MOVD	248(R19), R7
