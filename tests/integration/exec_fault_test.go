@@ -76,8 +76,8 @@ func TestExecQuickEnd(t *testing.T) {
 	var all sync.WaitGroup
 	for _, flags := range [][]string{{"--"}, {"-w", "-s", "--kill-orphans", "--grace=1h", "--"}} {
 		all.Go(func() {
-			for i := range 400 {
-				if out, got := plain(t, nil, append(flags, "{H}", "exit", strconv.Itoa(i%256))...); got != i%256 || out != "" {
+			for i := range 256 {
+				if out, got := plain(t, nil, append(flags, "{H}", "exit", strconv.Itoa(i))...); got != i || out != "" {
 					t.Errorf("run %d of %v: %d, %q", i, flags, got, out)
 					return
 				}
@@ -255,7 +255,7 @@ func TestExecNoProcesses(t *testing.T) {
 	r := rig.New(t, rig.Config{
 		User: 54321, // has no other processes
 		Wrap: []string{"sh", "-c", `ulimit -u 25; exec "$@"`, "sh"},
-		Exec: []string{"sh", "-c", "sh -c 'while :; do {H} sleep & done' 2>/dev/null; echo full; exec {H} count-all {D}/leader"}, Left: true,
+		Exec: []string{"sh", "-c", "sh -c 'i=0; while [ $i -lt 40 ]; do {H} sleep & i=$((i+1)); done' 2>/dev/null; echo full; exec {H} count-all {D}/leader"}, Left: true,
 	})
 	r.WaitConsole("full\n")
 	r.Until("it counts", func() bool { return counts(r, "leader")[0] != 0 })
@@ -272,17 +272,12 @@ func TestExecNoProcesses(t *testing.T) {
 // what is left of the command is signalled.
 func TestExecWrap(t *testing.T) {
 	rig.NeedRoot(t)
-	var u unix.Utsname
-	var major, minor int
-	_ = unix.Uname(&u)
-	if _, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor); err != nil || major < 6 || major == 6 && minor < 14 {
-		rig.Need(t, "pid_max of a namespace", fmt.Errorf("it takes Linux 6.14: %w", unix.ENOSYS))
-	}
+	needPIDMax(t)
 	t.Parallel()
 	r := rig.New(t, rig.Config{
 		Wrap: []string{"unshare", "-fp", "--mount-proc", "--kill-child", "sh", "-c",
-			`echo 301 > /proc/sys/kernel/pid_max || exit 1; setsid {H} churn {D}/hit & "$@"; echo status $?; kill -9 -1`, "sh"},
-		Argv: []string{"--kill-orphans", "--grace=1m", "--", "sh", "-c", "{H} orphans 2000 && {H} remain 50 {D}/done 6"}, NoWait: true,
+			`echo 420 > /proc/sys/kernel/pid_max || exit 1; setsid {H} churn {D}/hit & "$@"; echo status $?; kill -9 -1`, "sh"},
+		Argv: []string{"--kill-orphans", "--grace=1m", "--", "sh", "-c", "i=0; while [ $i -lt 40 ]; do {H} orphans 50; i=$((i+1)); done; {H} remain 50 {D}/done 6"}, NoWait: true,
 	})
 	r.WaitConsole("status 6\n")
 	r.Wait()
@@ -291,6 +286,34 @@ func TestExecWrap(t *testing.T) {
 	}
 	if _, err := os.Stat(r.Path("done")); err != nil {
 		t.Errorf("what was left was not waited for: %v", err)
+	}
+}
+
+func needPIDMax(t *testing.T) {
+	t.Helper()
+	var u unix.Utsname
+	var major, minor int
+	_ = unix.Uname(&u)
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor); err != nil || major < 6 || major == 6 && minor < 14 {
+		rig.Need(t, "pid_max of a namespace", fmt.Errorf("it takes Linux 6.14: %w", unix.ENOSYS))
+	}
+}
+
+// TestExecOneNumber: with a pid_max of 301 each new process has, after the first
+// 300, the number 300 (RESERVED_PIDS, kernel/pid.c).
+func TestExecOneNumber(t *testing.T) {
+	rig.NeedRoot(t)
+	needPIDMax(t)
+	t.Parallel()
+	r := rig.New(t, rig.Config{
+		Mode: rig.PID1, Wrap: []string{"sh", "-c", `echo 301 > /proc/sys/kernel/pid_max || exit 1; exec "$@"`, "sh"},
+		Argv: []string{"--kill-orphans", "-w", "--", "sh", "-c", `
+			i=0; while [ $i -lt 400 ]; do {H} exit 5 || :; i=$((i+1)); done
+			(sh -c 'echo $$; exec {H} sleep 100' &) # an orphan, with that number
+			exit 6`}, NoWait: true,
+	})
+	if got := r.Wait(); got != 6 {
+		t.Errorf("exit status = %d, want 6; %s", got, r.Console())
 	}
 }
 
