@@ -254,7 +254,7 @@ func TestExecNoProcesses(t *testing.T) {
 	t.Parallel()
 	r := rig.New(t, rig.Config{
 		User: 54321, // has no other processes
-		Wrap: []string{"sh", "-c", `ulimit -u 25; exec "$@"`, "sh"},
+		Wrap: []string{"prlimit", "--nproc=25:25"},
 		Exec: []string{"sh", "-c", "sh -c 'i=0; while [ $i -lt 40 ]; do {H} sleep & i=$((i+1)); done' 2>/dev/null; echo full; exec {H} count-all {D}/leader"}, Left: true,
 	})
 	r.WaitConsole("full\n")
