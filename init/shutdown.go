@@ -122,11 +122,11 @@ func (s *Supervisor) kill(reason string) {
 	}
 }
 
-// notLost is t, or a moment from now when t is past: pazinit itself stood still, and
-// what is killed only now cannot be gone yet.
+// notLost is t, but a moment from now at least: what is killed only now cannot be
+// gone yet. When t is past pazinit itself stood still, and everybody may be slow.
 func (e *ending) notLost(now, t time.Time) time.Time {
 	if now.Before(t) {
-		return t
+		return later(t, now.Add(20*time.Millisecond))
 	}
 	return now.Add(max(reserve(e.whole), 100*time.Millisecond))
 }

@@ -9,6 +9,20 @@ import (
 	"github.com/pazinit/pazinit/reaper"
 )
 
+// TestKillGetsAMoment however short shutdown_timeout is.
+func TestKillGetsAMoment(t *testing.T) {
+	cfg := config(plain("web"))
+	cfg.ShutdownTimeout = time.Millisecond
+	simulate(t, Options{Config: cfg}, func(h *host) { h.immortal = true }, func(s *Supervisor, h *host) {
+		began := time.Now()
+		s.Shutdown("test")
+		<-s.done
+		if took, want := time.Since(began), 20900*time.Microsecond; took != want {
+			t.Errorf("what cannot be killed was waited for %v, want %v", took, want)
+		}
+	})
+}
+
 // TestStall: pazinit stood still until all time was over. What it kills only then
 // gets a moment to be gone, and strangers are told all the same.
 func TestStall(t *testing.T) {

@@ -55,6 +55,13 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
 func plural(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one
