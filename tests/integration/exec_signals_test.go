@@ -278,7 +278,7 @@ func TestExecOutOfGroup(t *testing.T) {
 	rig.Both(t, rig.Config{Exec: []string{"perl", "-e", `
 		$| = 1;
 		$SIG{TERM} = sub { exit 33 };
-		my $p = fork(); if (!$p) { setpgrp(0, 0); sleep 1000; exit }
+		my $p = fork(); if (!$p) { setpgrp(0, 0); open(STDOUT, '>/dev/null'); open(STDERR, '>/dev/null'); sleep 1000; exit }
 		select(undef, undef, undef, 0.01) until getpgrp($p) == $p;
 		setpgrp(0, $p) or die $!;
 		print "ready\n";
