@@ -47,6 +47,7 @@ type placeFacts struct {
 	Daemon   bool   `json:"daemon"`
 	Terminal bool   `json:"terminal"`
 	Entered  bool   `json:"entered"` // its parent is outside of the PID namespace: docker exec, nsenter
+	host     bool   // not a container, as far as its PID, UTS and IPC namespaces tell
 }
 
 type processFacts struct {

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pazinit/pazinit/procfile"
 )
 
@@ -19,8 +21,22 @@ const (
 	reopens  = "a worker that opens it itself fails when it gets it as it is (exec mode, inherit); captured output works"
 )
 
-func giveCapability(name string) string {
-	return "docker or podman run --cap-add " + name + "; Kubernetes: securityContext.capabilities.add: [" + name + "]; runc: CAP_" + name + " in process.capabilities"
+// giveCapability says what gives capabilities, by their short names, in this place
+// and to this user.
+func (j *judge) giveCapability(names ...string) string {
+	add, long := "--cap-add "+strings.Join(names, " --cap-add "), "CAP_"+strings.Join(names, " CAP_")
+	me := &j.d.User
+	switch {
+	case j.d.Place.host && me.EUID != 0:
+		return "run it as root; systemd: AmbientCapabilities=" + long
+	case j.d.Place.host:
+		return "systemd: CapabilityBoundingSet= without a line, or with " + long
+	case me.EUID != 0:
+		return "podman run --user " + num(me.EUID) + " " + add + ", which gives ambient ones; docker run --user 0 " + add +
+			", since docker gives other users none; Kubernetes: runAsUser: 0 and capabilities.add: [" + strings.Join(names, ", ") +
+			"] in securityContext; runc: " + long + " in all sets of process.capabilities, ambient too"
+	}
+	return "docker or podman run " + add + "; Kubernetes: securityContext.capabilities.add: [" + strings.Join(names, ", ") + "]; runc: " + long + " in process.capabilities"
 }
 
 // A judge says what the facts mean, line by line. It looks at nothing else.
@@ -206,19 +222,22 @@ func (j *judge) has(name string) bool {
 
 // capabilityTable is what capabilities give. Those with a feature count in the
 // first user namespace alone: they were tried. Those without instead are for
-// the init of a machine.
-var capabilityTable = []struct{ name, feature, gives, instead string }{
-	{"KILL", "", "signal workers of another user", "it can signal workers of its own user alone"},
-	{"SETUID", "", "start workers as another user (user)", "workers run as pazinit's own user; those with another fail to start"},
-	{"SETGID", "", "start workers with another group (user, group)", "workers run with pazinit's own groups; those with others fail to start"},
-	{"CHOWN", "", "give the socket away (socket_owner)", "socket_owner can name its own user and groups alone"},
-	{"SYS_NICE", "raise_priority", "a higher priority than the workers'", "the priority it was started with: deaths are answered later on a busy machine"},
-	{"SYS_RESOURCE", "lower_oom_score", "less likely than workers to be killed for want of memory", "the kernel may kill pazinit before its workers"},
-	{"SYS_BOOT", "", "power off and reboot a machine", ""},
-	{"SYS_ADMIN", "", "mount file systems as the init of a machine", ""},
-	{"NET_ADMIN", "", "set up the network as the init of a machine", ""},
-	{"BPF", "", "not used by this version", ""},
-	{"PERFMON", "", "not used by this version", ""},
+// the init of a machine. Those asked are needed where the configuration says so.
+var capabilityTable = []struct {
+	name, feature, gives, instead string
+	asked                         bool
+}{
+	{"KILL", "", "signal workers of another user", "it can signal workers of its own user alone", true},
+	{"SETUID", "", "start workers as another user (user)", "workers run as pazinit's own user; those with another fail to start", true},
+	{"SETGID", "", "start workers with another group (user, group)", "workers run with pazinit's own groups; those with others fail to start", true},
+	{"CHOWN", "", "give the socket away (socket_owner)", "socket_owner can name its own user and groups alone", true},
+	{"SYS_NICE", "raise_priority", "a higher priority than the workers'", "the priority it was started with: deaths are answered later on a busy machine", false},
+	{"SYS_RESOURCE", "lower_oom_score", "less likely than workers to be killed for want of memory", "the kernel may kill pazinit before its workers", false},
+	{"SYS_BOOT", "", "power off and reboot a machine", "", false},
+	{"SYS_ADMIN", "", "mount file systems as the init of a machine", "", false},
+	{"NET_ADMIN", "", "set up the network as the init of a machine", "", false},
+	{"BPF", "", "not used by this version", "", false},
+	{"PERFMON", "", "not used by this version", "", false},
 }
 
 func (j *judge) capabilities() {
@@ -228,6 +247,7 @@ func (j *judge) capabilities() {
 	j.add("", "permitted", setText(c.Permitted))
 	j.add("", "bounding", setText(c.Bounding))
 	j.add("", "ambient", setText(c.Ambient))
+	needed := j.neededCapabilities()
 	for i := range capabilityTable {
 		t := &capabilityTable[i]
 		name, has, refused := "CAP_"+t.name, j.has(t.name), ""
@@ -249,12 +269,10 @@ func (j *judge) capabilities() {
 			j.add("", name, "not there, and not needed here: ", t.gives)
 		case has:
 			j.add(markOK, name, t.gives)
+		case j.cfg != nil && t.asked && !slices.Contains(needed, t.name):
+			j.add("", name, "not there, and not needed by this configuration: ", t.gives)
 		default:
-			give := giveCapability(t.name)
-			if j.d.User.EUID != 0 {
-				give = "run it as root, or with CAP_" + t.name + " as an ambient one"
-			}
-			j.add(markMissing, name, t.gives).without(t.instead, give)
+			j.add(markMissing, name, t.gives).without(t.instead, j.giveCapability(t.name))
 		}
 	}
 }
@@ -339,35 +357,75 @@ func (j *judge) configuration() {
 		case c.noShell:
 			j.add(markBad, "on_end", "on_end: shell: there is neither /bin/sh nor a busybox in PATH").without("it exits", "")
 		case end != "" && end != "exit" && end != "shell" && !j.has("SYS_BOOT"):
-			j.add(markBad, "on_end", "on_end: ", end, " needs CAP_SYS_BOOT").without("it exits", giveCapability("SYS_BOOT"))
+			j.add(markBad, "on_end", "on_end: ", end, " needs CAP_SYS_BOOT").without("it exits", j.giveCapability("SYS_BOOT"))
 		}
 	}
 	j.workers(func(name string, w *procfile.Worker) {
-		if why, give := j.cannotBe(w.User); why != "" {
-			j.add(markBad, name+".user", name, " cannot run as ", w.User.Name, ": ", why).without("it fails to start", give)
-		}
+		j.workerUser(name, w.User)
 		if w.TTY && j.d.Stdio[0].Kind != "tty" {
 			j.add(markLimited, name+".tty", name, " wants the terminal, and stdin is none").without("it starts without one", giveTTY)
 		}
 	})
 }
 
-// cannotBe says why no worker can become u, "" if one can, and what would let
-// it. It follows what the supervisor does at a start: setgroups, setgid, setuid.
-func (j *judge) cannotBe(u *procfile.User) (why, give string) {
+// needs are the capabilities without which no worker can become u, or be
+// signalled as u. It follows what the supervisor does at a start: setgroups,
+// setgid, setuid; and kill(2), which asks for the sender's own uid or CAP_KILL.
+func (j *judge) needs(u *procfile.User) (names []string) {
 	me := &j.d.User
-	switch {
-	case u == nil, me.EUID != 0 && int(u.UID) == me.EUID:
-	case !j.has("SETGID") && (me.EUID == 0 || len(u.Groups) > 0 || int(u.GID) != me.GID && int(u.GID) != me.EGID):
-		return "its groups need CAP_SETGID", giveCapability("SETGID")
-	case u.UIDSet && !j.has("SETUID") && int(u.UID) != me.UID && int(u.UID) != me.EUID:
-		return "it needs CAP_SETUID", giveCapability("SETUID")
-	case u.UIDSet && !mapped(me.UIDMap, u.UID):
-		return "uid " + num(int(u.UID)) + " does not exist in this user namespace", ""
-	case !mapped(me.GIDMap, u.GID):
-		return "gid " + num(int(u.GID)) + " does not exist in this user namespace", ""
+	if u == nil || me.EUID != 0 && int(u.UID) == me.EUID {
+		return nil
 	}
-	return "", ""
+	other := u.UIDSet && int(u.UID) != me.UID && int(u.UID) != me.EUID
+	if other {
+		names = append(names, "SETUID")
+	}
+	if me.EUID == 0 || len(u.Groups) > 0 || int(u.GID) != me.GID && int(u.GID) != me.EGID {
+		names = append(names, "SETGID")
+	}
+	if other {
+		names = append(names, "KILL")
+	}
+	return names
+}
+
+// neededCapabilities are those that the configuration asks for.
+func (j *judge) neededCapabilities() (names []string) {
+	j.workers(func(_ string, w *procfile.Worker) { names = append(names, j.needs(w.User)...) })
+	if j.cfg != nil && j.cfg.SocketOwner != nil {
+		names = append(names, "CHOWN")
+	}
+	return names
+}
+
+// workerUser judges whether a worker can become its user, and be stopped then.
+func (j *judge) workerUser(name string, u *procfile.User) {
+	if u == nil {
+		return
+	}
+	me := &j.d.User
+	lacks := slices.DeleteFunc(j.needs(u), j.has)
+	why, give, instead := "", "", "it fails to start"
+	switch {
+	case len(lacks) == 1 && lacks[0] == "KILL":
+		j.add(markBad, name+".user", name, " can run as ", u.Name, ", but not be stopped: CAP_KILL is missing").without(
+			"signals to it are refused: "+unix.EPERM.Error(), j.giveCapability(lacks...))
+		return
+	case len(lacks) > 0:
+		why, give = "missing CAP_"+strings.Join(lacks, ", CAP_"), j.giveCapability(lacks...)
+		if slices.Contains(lacks, "KILL") {
+			instead += ", and could not be stopped"
+		}
+	case me.EUID != 0 && int(u.UID) == me.EUID:
+		return
+	case u.UIDSet && !mapped(me.UIDMap, u.UID):
+		why = "uid " + num(int(u.UID)) + " does not exist in this user namespace"
+	case !mapped(me.GIDMap, u.GID):
+		why = "gid " + num(int(u.GID)) + " does not exist in this user namespace"
+	default:
+		return
+	}
+	j.add(markBad, name+".user", name, " cannot run as ", u.Name, ": ", why).without(instead, give)
 }
 
 func (j *judge) paths() {

@@ -50,6 +50,7 @@ func (d *diagnosis) lookPlace() {
 	p := pazinit.FindPlace()
 	f := &d.Place
 	f.Text, f.PID1, f.Initial, f.Daemon, f.Terminal = p.String(), p.PID1, p.Initial, p.Daemon, p.Terminal
+	f.host = p.Initial && !p.Shared
 	f.Entered = !p.PID1 && os.Getppid() == 0
 	d.Terminal.Controlling = p.Terminal
 }

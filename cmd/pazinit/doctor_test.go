@@ -211,7 +211,12 @@ func TestJudge(t *testing.T) {
 		"user":                {func(*diagnosis) {}, app(func(w *procfile.Worker) { w.User = www }), ""},
 		"user, no SETUID":     {drop("CAP_SETUID"), app(func(w *procfile.Worker) { w.User = www }), "capabilities.CAP_SETUID missing, configuration.shop:web.user bad"},
 		"user, not mapped":    {func(d *diagnosis) { d.User.UIDMap = []idRange{{0, 1000, 1}} }, app(func(w *procfile.Worker) { w.User = www }), "configuration.shop:web.user bad"},
-		"own user, not root":  {func(d *diagnosis) { drop("CAP_SETUID", "CAP_SETGID")(d); d.User.UID, d.User.EUID = 33, 33 }, app(func(w *procfile.Worker) { w.User = www }), "capabilities.CAP_SETUID missing, capabilities.CAP_SETGID missing"},
+		"own user, not root":  {func(d *diagnosis) { drop("CAP_SETUID", "CAP_SETGID")(d); d.User.UID, d.User.EUID = 33, 33 }, app(func(w *procfile.Worker) { w.User = www }), ""},
+		"user, no KILL":       {drop("CAP_KILL"), app(func(w *procfile.Worker) { w.User = www }), "capabilities.CAP_KILL missing, configuration.shop:web.user bad"},
+		"user, none at all":   {drop("CAP_SETUID", "CAP_SETGID", "CAP_KILL"), app(func(w *procfile.Worker) { w.User = www }), "capabilities.CAP_KILL missing, capabilities.CAP_SETUID missing, capabilities.CAP_SETGID missing, configuration.shop:web.user bad"},
+		"group alone":         {drop("CAP_SETUID", "CAP_KILL"), app(func(w *procfile.Worker) { w.User = &procfile.User{Name: ":www", GID: 33} }), ""},
+		"no user":             {drop("CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_CHOWN"), app(func(*procfile.Worker) {}), ""},
+		"socket_owner":        {drop("CAP_CHOWN", "CAP_KILL"), &procfile.Config{SocketOwner: www}, "capabilities.CAP_CHOWN missing"},
 		"tty":                 {func(*diagnosis) {}, app(func(w *procfile.Worker) { w.TTY = true }), "configuration.shop:web.tty limited"},
 		"inherit as another":  {func(*diagnosis) {}, app(func(w *procfile.Worker) { w.User, w.Stdout.Kind = www, "inherit" }), "stdio.stdout limited"},
 		"captured as another": {func(*diagnosis) {}, app(func(w *procfile.Worker) { w.User = www }), ""},
@@ -229,6 +234,43 @@ func TestJudge(t *testing.T) {
 		}
 		if strings.Join(got, ", ") != tt.want {
 			t.Errorf("%s: findings = %s, want %s", name, strings.Join(got, ", "), tt.want)
+		}
+	}
+}
+
+// What a worker's user lacks is said at once, with what gives all of it here.
+func TestJudgeUser(t *testing.T) {
+	w := procfile.NewWorker("shop", "web", procfile.Command{Line: "web"})
+	w.User = &procfile.User{Name: "www", UID: 33, GID: 33, UIDSet: true}
+	cfg := &procfile.Config{Applications: []*procfile.Application{{Name: "shop", Workers: []*procfile.Worker{w}}}}
+	for name, tt := range map[string]struct {
+		uid             int
+		host            bool
+		lacks           string
+		text, give, not string
+	}{
+		"all":       {0, false, "SETUID SETGID KILL", "shop:web cannot run as www: missing CAP_SETUID, CAP_SETGID, CAP_KILL", "docker or podman run --cap-add SETUID --cap-add SETGID --cap-add KILL; ", "systemd"},
+		"kill":      {0, false, "KILL", "shop:web can run as www, but not be stopped: CAP_KILL is missing", "docker or podman run --cap-add KILL; ", "SETUID"},
+		"not root":  {1000, false, "SETUID SETGID KILL", "shop:web cannot run as www: missing CAP_SETUID, CAP_SETGID, CAP_KILL", "podman run --user 1000 --cap-add SETUID --cap-add SETGID --cap-add KILL, which gives ambient ones; ", "systemd"},
+		"host":      {0, true, "SETGID", "shop:web cannot run as www: missing CAP_SETGID", "systemd: CapabilityBoundingSet=", "docker"},
+		"host user": {1000, true, "SETUID SETGID", "shop:web cannot run as www: missing CAP_SETUID, CAP_SETGID", "run it as root; systemd: AmbientCapabilities=CAP_SETUID CAP_SETGID", "podman"},
+	} {
+		d := good()
+		d.User.UID, d.User.EUID, d.Place.host = tt.uid, tt.uid, tt.host
+		d.Capabilities.Effective = slices.DeleteFunc(d.Capabilities.Effective, func(s string) bool {
+			return slices.Contains(strings.Fields(tt.lacks), strings.TrimPrefix(s, "CAP_"))
+		})
+		got := doctorLine{}
+		for _, l := range doctorJudge(d, cfg) {
+			if l.mark == markBad {
+				got = l
+			}
+			if strings.Contains(l.setting, tt.not) {
+				t.Errorf("%s: %s.%s advises %q, want nothing of %s", name, l.group, l.name, l.setting, tt.not)
+			}
+		}
+		if got.text != tt.text || !strings.HasPrefix(got.setting, tt.give) {
+			t.Errorf("%s: bad = %q, %q, want %q, %q", name, got.text, got.setting, tt.text, tt.give)
 		}
 	}
 }
