@@ -14,7 +14,6 @@ import (
 const (
 	giveVolume = "docker or podman run --tmpfs FOLDER; Kubernetes: an emptyDir volume mounted there; or socket_path in a folder that can be written"
 	giveProc   = `runc: {"destination": "/proc", "type": "proc", "source": "proc"} in mounts; else mount -t proc proc /proc`
-	giveCgroup = "docker run --privileged; podman run --security-opt unmask=/sys/fs/cgroup; Kubernetes: securityContext.privileged: true; runc: a mount of type cgroup without ro"
 	giveTTY    = "docker or podman run -it; Kubernetes: stdin: true and tty: true of the container"
 
 	lostTree = "a worker's processes are found by ancestry, session, group and PAZINIT_RUN in their environment: best effort"
@@ -525,7 +524,7 @@ func (j *judge) cgroups() {
 			mark = markMissing
 		}
 		if c.ReadOnly {
-			give = giveCgroup
+			give = j.giveCgroup()
 		}
 		j.add(mark, "usable", "no: ", c.Error).without(lostTree, give)
 	}
@@ -548,6 +547,26 @@ func (j *judge) cgroups() {
 	case c.Usable:
 		j.add(markLimited, "cgroup.kill", "not there (Linux 5.14)").without("a group is frozen and its processes are killed one by one", "")
 	}
+}
+
+// giveCgroup says what makes a read-only hierarchy writable. Podman's unmask does
+// it for v2 alone, and for the container's root.
+func (j *judge) giveCgroup() string {
+	c, user, uid := &j.d.Cgroups, "", j.d.User.EUID
+	if uid != 0 {
+		user = "two things, since the user is an obstacle too: root in the container, or a group delegated to uid " + num(uid) + " (chown); and "
+	}
+	give := "docker or podman run --privileged"
+	switch {
+	case j.d.Place.host:
+		return user + "mount -o remount,rw " + c.Mount
+	case c.MountVersion != 2:
+	case uid == 0:
+		give = "docker run --security-opt writable-cgroups=true (Docker 28 or newer); podman run --security-opt unmask=/sys/fs/cgroup; " + give
+	default:
+		give = "docker run --security-opt writable-cgroups=true (Docker 28 or newer); " + give
+	}
+	return user + give + "; Kubernetes: securityContext.privileged: true; runc: a mount of type cgroup without ro"
 }
 
 func listText(names []string) string {

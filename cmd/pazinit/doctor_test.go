@@ -275,6 +275,37 @@ func TestJudgeUser(t *testing.T) {
 	}
 }
 
+// What makes cgroups writable depends on their version and on the user.
+func TestJudgeCgroup(t *testing.T) {
+	for name, tt := range map[string]struct {
+		version, uid int
+		host         bool
+		want, not    []string
+	}{
+		"v2":       {2, 0, false, []string{"writable-cgroups=true", "unmask=/sys/fs/cgroup", "--privileged"}, []string{"obstacle"}},
+		"v1":       {1, 0, false, []string{"docker or podman run --privileged"}, []string{"writable-cgroups", "unmask", "obstacle"}},
+		"v2, user": {2, 1000, false, []string{"the user is an obstacle too", "delegated to uid 1000", "writable-cgroups=true", "--privileged"}, []string{"unmask"}},
+		"v1, user": {1, 1000, false, []string{"the user is an obstacle too", "delegated to uid 1000", "--privileged"}, []string{"unmask", "writable-cgroups"}},
+		"host":     {2, 0, true, []string{"mount -o remount,rw /sys/fs/cgroup"}, []string{"docker", "podman"}},
+	} {
+		d := good()
+		d.User.UID, d.User.EUID, d.Place.host = tt.uid, tt.uid, tt.host
+		d.Cgroups = cgroupFacts{Version: "v2", Mount: "/sys/fs/cgroup", MountVersion: tt.version, ReadOnly: true, Error: "read-only"}
+		lines := doctorJudge(d, nil)
+		give := lines[slices.IndexFunc(lines, func(l doctorLine) bool { return l.group == "cgroups" && l.mark == markLimited })].setting
+		for _, part := range tt.want {
+			if !strings.Contains(give, part) {
+				t.Errorf("%s: %q lacks %q", name, give, part)
+			}
+		}
+		for _, part := range tt.not {
+			if strings.Contains(give, part) {
+				t.Errorf("%s: %q has %q", name, give, part)
+			}
+		}
+	}
+}
+
 // The table, and that names chosen by others steer no terminal.
 func TestDoctorTable(t *testing.T) {
 	d := good()
