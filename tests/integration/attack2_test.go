@@ -60,3 +60,24 @@ func TestExecGraceGoesOn(t *testing.T) {
 		})
 	}
 }
+
+// TestExecNoNumbersLeft: a command that has used up all processes that there may
+// be takes no thread from us that Go would like to have, on a machine of many
+// processors.
+func TestExecNoNumbersLeft(t *testing.T) {
+	_, err := exec.LookPath("perl")
+	rig.Need(t, "perl", err)
+	rig.NeedRoot(t)
+	r := rig.New(t, rig.Config{
+		User: 54323, // has no other processes
+		Wrap: []string{"prlimit", "--nproc=40:40"}, Env: []string{"GOMAXPROCS=64"}, NoWait: true, Left: true,
+		Argv: []string{"-vv", "--kill-orphans", "--", "perl", "-e", `
+			while (defined(my $p = fork())) { if (!$p) { sleep 1000; exit } }
+			for (1 .. 400000) { kill(28, getppid()) or exit 1 }
+			exit 7;
+		`},
+	})
+	if got := r.Wait(); got != 7 {
+		t.Errorf("exit status = %d, want 7", got)
+	}
+}
