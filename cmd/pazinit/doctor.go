@@ -17,6 +17,7 @@ type diagnosis struct {
 	Kernel        kernelFacts       `json:"kernel"`
 	Place         placeFacts        `json:"place"`
 	Process       processFacts      `json:"process"`
+	PID1          pid1Facts         `json:"pid1"`
 	Proc          procFacts         `json:"proc"`
 	Namespaces    map[string]string `json:"namespaces"` // initial, own, none or unknown
 	User          userFacts         `json:"user"`
@@ -58,6 +59,12 @@ type processFacts struct {
 	SubreaperNeeded   bool   `json:"subreaper_needed"`
 	SubreaperPossible bool   `json:"subreaper_possible"`
 	Exe               string `json:"exe"`
+}
+
+// pid1Facts tell of a container's PID 1 that is another process than this one.
+type pid1Facts struct {
+	Pazinit bool `json:"pazinit"`
+	UID     int  `json:"uid"` // its effective one; -1: not known
 }
 
 type procFacts struct {

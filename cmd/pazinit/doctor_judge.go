@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pazinit/pazinit/control"
 	"github.com/pazinit/pazinit/procfile"
 )
 
@@ -93,7 +94,10 @@ func (j *judge) place() {
 	j.add("", "version", d.Version)
 	j.add("", "kernel", "Linux ", d.Kernel.Release, " ", d.Kernel.Machine)
 	entered := ""
-	if d.Place.Entered {
+	switch {
+	case d.Place.Entered && d.PID1.Pazinit:
+		entered = " (docker exec, nsenter): stdio and rights may be others than its own"
+	case d.Place.Entered:
 		entered = "; entered from outside (docker exec, nsenter): stdio and rights may be others than the supervisor's"
 	}
 	j.add(markOK, "place", d.Place.Text, entered)
@@ -116,6 +120,8 @@ func (j *judge) place() {
 	}
 	j.add("", "parent", parent)
 	switch {
+	case d.PID1.Pazinit:
+		j.add(markOK, "subreaper", "not needed: orphans come to PID 1, which is pazinit")
 	case !d.Process.SubreaperNeeded:
 		j.add(markOK, "subreaper", "not needed: orphans come to PID 1")
 	case d.Process.SubreaperPossible:
@@ -494,6 +500,14 @@ func (j *judge) socket() {
 		j.add(markLimited, "long", num(len(s.Path)), " bytes: longer than an address takes").without("pazinit reaches it through /proc; other programs, such as curl, do not", "a shorter socket_path")
 	}
 	v := j.d.Supervisor
+	if one := &j.d.PID1; v == nil && one.Pazinit && s.From == "default" && one.UID >= 0 && one.UID != j.d.User.EUID {
+		text := "none answers here, but PID 1 is a pazinit of uid " + num(one.UID) + ": enter with --user " + num(one.UID)
+		if one.UID != 0 {
+			text += ", or, as root, --socket " + control.DefaultSocket(one.UID, func(string) string { return "" })
+		}
+		j.add(markLimited, "supervisor", text).without("the verbs do not reach it", "")
+		return
+	}
 	if v == nil {
 		j.add("", "supervisor", "none answers")
 		return

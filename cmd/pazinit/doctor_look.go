@@ -34,6 +34,7 @@ func doctorLook(o options) (d *diagnosis, cfg *procfile.Config, bad bool) {
 	d.lookCapabilities()
 	cfg, err := d.lookConfig(o)
 	d.lookSocket(o, cfg)
+	d.lookPID1()
 	d.lookPaths(cfg, mounts)
 	d.lookLimits(d.lookCgroups(cfg))
 	d.Features = lookFeatures()
@@ -171,6 +172,36 @@ func (d *diagnosis) lookProcess() {
 	if !f.Subreaper && unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == nil {
 		f.SubreaperPossible = subreaper()
 		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+	}
+}
+
+// lookPID1 asks whether a container's PID 1 is pazinit: it has the socket, or
+// /proc/1 names it, by comm to everybody, by exe to those who may trace it. This
+// process is then no sample of where the supervisor is.
+func (d *diagnosis) lookPID1() {
+	f := &d.PID1
+	f.UID = -1
+	if d.Place.PID1 || d.Place.Initial {
+		return
+	}
+	if s := d.Supervisor; s != nil && s.PID == 1 {
+		f.Pazinit, f.UID = true, int(s.UID)
+	} else if d.Proc.OwnPIDNS {
+		exe, _ := os.Readlink("/proc/1/exe")
+		f.Pazinit = strings.TrimSpace(readSmall("/proc/1/comm")) == "pazinit" || filepath.Base(exe) == "pazinit"
+		if ids := strings.Fields(statusField(readSmall("/proc/1/status"), "Uid")); len(ids) == 4 {
+			if n, err := strconv.Atoi(ids[1]); err == nil {
+				f.UID = n
+			}
+		}
+	}
+	if !f.Pazinit {
+		return
+	}
+	d.Process.SubreaperNeeded = false
+	d.Place.Text = "within a container; its PID 1 is pazinit"
+	if d.Place.Entered {
+		d.Place.Text = "entered from outside; PID 1 of this container is pazinit"
 	}
 }
 

@@ -231,6 +231,67 @@ func TestTruthEntered(t *testing.T) {
 	}
 }
 
+// Entered where PID 1 is a pazinit of another user: it is said to be that, and
+// how to reach it. The first way, and the second, do.
+func TestTruthEnteredOther(t *testing.T) {
+	needRoot(t)
+	needProgram(t, "unshare", "nsenter", "setpriv")
+	const uid, socket = "54323", "/tmp/pazinit-54323/pazinit.sock"
+	defer os.RemoveAll(filepath.Dir(socket))
+	cfg := config(t, oneWorker)
+	p, err := begin(shell(t, []string{"unshare", "-p", "-f", "-m", "--mount-proc", "--kill-child"},
+		`mount -t tmpfs t /run; exec setpriv --reuid `+uid+` --regid `+uid+` --clear-groups "$@"`, "run", "-c", cfg, "--log-format", "plain"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = p.cmd.Process.Kill(); <-p.done }()
+	for up := false; !up; {
+		p.mu.Lock()
+		text, more := string(p.text), p.more
+		p.mu.Unlock()
+		if up = strings.Contains(text, "RUNNING"); up {
+			break
+		}
+		select {
+		case <-more:
+		case <-p.done:
+			t.Fatalf("the supervisor ended: %s", text)
+		}
+	}
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", p.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	enter := []string{"nsenter", "-t", strings.TrimSpace(string(children)), "-p", "-m"}
+	inside := func(as []string, flags ...string) (d diagnosis) {
+		t.Helper()
+		argv := slices.Concat(enter, as, []string{program, "doctor", "--json"}, flags)
+		cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
+		cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+		out, err := cmd.Output()
+		if err != nil || json.Unmarshal(out, &d) != nil {
+			t.Fatalf("%v: %v, %s", argv, err, out)
+		}
+		if want := (pid1Facts{true, 54323}); d.PID1 != want || d.Place.Text != "entered from outside; PID 1 of this container is pazinit" || d.Process.SubreaperNeeded {
+			t.Errorf("%v: pid 1 = %+v, %+v, %+v, want %+v", argv, d.PID1, d.Place, d.Process, want)
+		}
+		return d
+	}
+	d := inside(nil)
+	i := slices.IndexFunc(d.Findings, func(f doctorFinding) bool { return f.Key == "socket.supervisor" })
+	if want := "none answers here, but PID 1 is a pazinit of uid " + uid + ": enter with --user " + uid + ", or, as root, --socket " + socket; d.Supervisor != nil || i < 0 || d.Findings[i].Text != want {
+		t.Errorf("as root: findings = %+v, want %s", d.Findings, want)
+	}
+	for _, d := range []diagnosis{
+		inside([]string{"setpriv", "--reuid", uid, "--regid", uid, "--clear-groups"}),
+		inside(nil, "--socket", socket),
+	} {
+		if d.Supervisor == nil || d.Supervisor.PID != 1 || key(&d, "socket.supervisor") != "" {
+			t.Errorf("supervisor = %+v, %+v, want PID 1", d.Supervisor, d.Socket)
+		}
+	}
+}
+
 func TestTruthProc(t *testing.T) {
 	needRoot(t)
 	needProgram(t, "unshare")
