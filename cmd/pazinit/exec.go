@@ -70,9 +70,6 @@ type sole struct {
 // execute runs the command of o and reports its exit status.
 func execute(o *soleOptions) int {
 	runtime.LockOSThread()
-	// What is collected here is little, and one helper for each processor would want
-	// threads of its own: none can be had once the command has used up all numbers.
-	runtime.GOMAXPROCS(1)
 	x := &sole{soleOptions: o, self: os.Getpid(), tty: -1}
 	x.cmd = reaper.Sole{Argv: o.argv, Env: os.Environ(), Grouping: o.grouping, Terminal: -1, Clear: o.dialect == dumbInit}
 	// From here on a signal waits until there is somebody to send it to.
@@ -96,6 +93,9 @@ func execute(o *soleOptions) int {
 	if o.dialect != tini {
 		_ = os.Chdir("/") // no file system is kept busy
 	}
+	// What is collected here is little, and one helper for each processor would want
+	// threads of its own: none can be had once the command has used up all numbers.
+	runtime.GOMAXPROCS(1)
 	dropText()
 	x.run()
 	return x.exit(x.code)
