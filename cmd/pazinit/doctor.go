@@ -120,6 +120,7 @@ type limitFacts struct {
 	PIDs   *limitUse  `json:"cgroup_pids"`
 	Memory *limitUse  `json:"cgroup_memory"`
 	CPUs   int        `json:"cpus"`
+	Quota  int64      `json:"cpu_quota_milli"` // of the cgroup, in thousandths of a CPU; -1 is none
 }
 
 type pathFacts struct {
@@ -259,7 +260,7 @@ const (
 	markOK      = "ok"
 	markLimited = "limited"
 	markMissing = "missing"
-	markBad     = "bad" // the configuration asks for it
+	markBad     = "bad" // it is asked for, or pazinit cannot start
 )
 
 // A doctorLine is one fact as it is shown.
@@ -268,7 +269,8 @@ type doctorLine struct {
 	instead, setting        string
 }
 
-// doctorTable is the text for people: one fact a line, in groups.
+// doctorTable is the text for people: one fact a line, in groups, and at the end
+// once more those that are not as they could be, the worst first.
 func doctorTable(lines []doctorLine) string {
 	var b strings.Builder
 	count := map[string]int{}
@@ -301,9 +303,21 @@ func doctorTable(lines []doctorLine) string {
 			}
 		}
 	}
-	fmt.Fprintf(&b, "\n%d ok, %d limited, %d missing", count[markOK], count[markLimited], count[markMissing])
+	b.WriteByte('\n')
+	if count[markBad]+count[markMissing]+count[markLimited] > 0 {
+		b.WriteString("To look at\n")
+		for _, mark := range [...]string{markBad, markMissing, markLimited} {
+			for i := range lines {
+				if l := &lines[i]; l.mark == mark {
+					fmt.Fprintf(&b, "%-8s %s\n", mark, printable(l.group+"."+l.name+": "+l.text))
+				}
+			}
+		}
+		b.WriteByte('\n')
+	}
+	fmt.Fprintf(&b, "%d ok, %d limited, %d missing", count[markOK], count[markLimited], count[markMissing])
 	if n := count[markBad]; n > 0 {
-		fmt.Fprintf(&b, ", %d asked for in vain by the configuration", n)
+		fmt.Fprintf(&b, ", %d bad: what is asked for and cannot work here", n)
 	}
 	b.WriteByte('\n')
 	return b.String()

@@ -15,6 +15,7 @@ import (
 const (
 	giveVolume = "docker or podman run --tmpfs FOLDER; Kubernetes: an emptyDir volume mounted there; or socket_path in a folder that can be written"
 	giveProc   = `runc: {"destination": "/proc", "type": "proc", "source": "proc"} in mounts; else mount -t proc proc /proc`
+	givePIDs   = "docker or podman run --pids-limit 1024; Kubernetes: podPidsLimit of the kubelet"
 	giveTTY    = "docker or podman run -it; Kubernetes: stdin: true and tty: true of the container"
 
 	lostTree = "a worker's processes are found by ancestry, session, group and PAZINIT_RUN in their environment: best effort"
@@ -286,6 +287,8 @@ func (j *judge) capabilities() {
 const (
 	fewFiles  = 64
 	fewPIDs   = 32
+	ownPIDs   = 20 // what pazinit itself takes, with its threads
+	leastPIDs = 16 // with fewer it does not start
 	lowMemory = 16 << 20
 )
 
@@ -308,10 +311,12 @@ func (j *judge) limits() {
 	switch p := l.PIDs; {
 	case p == nil:
 		j.add("", "pids.max", "not known")
+	case p.Max >= 0 && p.Max < leastPIDs:
+		j.add(markBad, "pids.max", amount(p.Max), " processes and threads; pazinit itself needs about ", num(ownPIDs)).without("below "+num(leastPIDs)+" it cannot start", givePIDs)
 	case p.Max >= 0 && p.Max-p.Current < fewPIDs:
-		j.add(markLimited, "pids.max", amount(p.Max), ", of which ", amount(p.Current), " are used").without("starts fail and are tried again", "docker or podman run --pids-limit 1024; Kubernetes: podPidsLimit of the kubelet")
+		j.add(markLimited, "pids.max", amount(p.Max), " processes and threads, of which ", amount(p.Current), " are used; pazinit itself needs about ", num(ownPIDs)).without("starts fail and are tried again", givePIDs)
 	default:
-		j.add(markOK, "pids.max", amount(p.Max), ", ", amount(p.Current), " used")
+		j.add(markOK, "pids.max", amount(p.Max), ", ", amount(p.Current), " used; pazinit itself needs about ", num(ownPIDs))
 	}
 	j.add("", "pid_max", amount(l.PIDMax))
 	switch m := l.Memory; {
@@ -324,7 +329,11 @@ func (j *judge) limits() {
 	default:
 		j.add(markOK, "memory", amount(m.Max>>20), " MiB, ", amount(m.Current>>20), " used")
 	}
-	j.add("", "cpus", num(l.CPUs))
+	quota := ""
+	if l.Quota >= 0 {
+		quota = ", quota " + strconv.FormatFloat(float64(l.Quota)/1000, 'g', -1, 64)
+	}
+	j.add("", "cpus", num(l.CPUs), quota)
 }
 
 // workers calls f with every worker of the configuration.

@@ -449,9 +449,12 @@ func (d *diagnosis) lookLimits(views []cgroupfs.View) {
 	if n, err := strconv.ParseInt(strings.TrimSpace(readSmall("/proc/sys/kernel/pid_max")), 10, 64); err == nil {
 		f.PIDMax = n
 	}
-	f.CPUs = runtime.NumCPU()
+	f.CPUs, f.Quota = runtime.NumCPU(), -1
 	for i := range views {
 		v := &views[i]
+		if n := cpuQuota(v); n >= 0 && (f.Quota < 0 || n < f.Quota) {
+			f.Quota = n
+		}
 		least(&f.PIDs, v, "pids.max", "pids.current")
 		if v.Version == 2 {
 			least(&f.Memory, v, "memory.max", "memory.current")
@@ -459,6 +462,29 @@ func (d *diagnosis) lookLimits(views []cgroupfs.View) {
 			least(&f.Memory, v, "memory.limit_in_bytes", "memory.usage_in_bytes")
 		}
 	}
+}
+
+// cpuQuota is the least quota of a group and of those above it that can be seen,
+// in thousandths of a CPU; -1 is none.
+func cpuQuota(v *cgroupfs.View) int64 {
+	quota := int64(-1)
+	for dir := v.Own; dir != ""; dir = filepath.Dir(dir) {
+		text := readSmall(dir + "/cpu.max")
+		if v.Version == 1 {
+			text = readSmall(dir+"/cpu.cfs_quota_us") + " " + readSmall(dir+"/cpu.cfs_period_us")
+		}
+		if f := strings.Fields(text); len(f) == 2 { // "max", and v1's -1, are none
+			used, err := strconv.ParseInt(f[0], 10, 64)
+			period, err2 := strconv.ParseInt(f[1], 10, 64)
+			if err == nil && err2 == nil && used > 0 && period > 0 && used < 1<<50 && (quota < 0 || used*1000/period < quota) {
+				quota = used * 1000 / period
+			}
+		}
+		if dir == v.Mount || dir == "/" {
+			break
+		}
+	}
+	return quota
 }
 
 // least fills in a limit that is not known yet.

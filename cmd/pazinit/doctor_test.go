@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -9,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pazinit/pazinit/cgroupfs"
 	"github.com/pazinit/pazinit/procfile"
 )
 
@@ -144,7 +147,7 @@ func good() *diagnosis {
 	d.Proc = procFacts{Mounted: true, OwnPIDNS: true}
 	d.User = userFacts{UIDMap: []idRange{{0, 0, 1<<32 - 1}}, GIDMap: []idRange{{0, 0, 1<<32 - 1}}, Name: "root", Seccomp: "filter"}
 	d.Capabilities.Effective = capabilities(1<<(unix.CAP_LAST_CAP+1) - 1)
-	d.Limits = limitFacts{NoFile: &limitPair{1024, 4096}, PIDs: &limitUse{-1, 3}, Memory: &limitUse{1 << 30, 1 << 20}}
+	d.Limits = limitFacts{Quota: -1, NoFile: &limitPair{1024, 4096}, PIDs: &limitUse{-1, 3}, Memory: &limitUse{1 << 30, 1 << 20}}
 	d.Paths = []pathFacts{{Path: "/", Use: "root", Error: "read-only file system", Exists: true}, {Path: "/run", Use: "run", Exists: true, Writable: true}}
 	d.Socket = socketFacts{Path: "/run/pazinit/pazinit.sock", From: "default", Usable: true}
 	d.Cgroups = cgroupFacts{Version: "v2", Mount: "/sys/fs/cgroup", MountVersion: 2, Usable: true, Folder: "/sys/fs/cgroup/pazinit", Kill: true}
@@ -188,6 +191,8 @@ func TestJudge(t *testing.T) {
 		"few files":               {func(d *diagnosis) { d.Limits.NoFile = &limitPair{16, 16} }, nil, "limits.nofile limited"},
 		"low, but to be raised":   {func(d *diagnosis) { d.Limits.NoFile = &limitPair{16, 4096} }, nil, ""},
 		"few pids":                {func(d *diagnosis) { d.Limits.PIDs = &limitUse{40, 20} }, nil, "limits.pids.max limited"},
+		"16 pids":                 {func(d *diagnosis) { d.Limits.PIDs = &limitUse{16, 3} }, nil, "limits.pids.max limited"},
+		"15 pids":                 {func(d *diagnosis) { d.Limits.PIDs = &limitUse{15, 3} }, nil, "limits.pids.max bad"},
 		"little memory":           {func(d *diagnosis) { d.Limits.Memory = &limitUse{8 << 20, 0} }, nil, "limits.memory limited"},
 		"nothing known":           {func(d *diagnosis) { d.Limits = limitFacts{} }, nil, ""},
 		"socket":                  {func(d *diagnosis) { d.Socket.Usable, d.Socket.Error = false, "read-only" }, nil, "socket.usable limited"},
@@ -306,6 +311,36 @@ func TestJudgeCgroup(t *testing.T) {
 	}
 }
 
+// The quota is the least of the groups that can be seen.
+func TestCPUQuota(t *testing.T) {
+	for name, tt := range map[string]struct {
+		version int
+		files   map[string]string
+		want    int64
+	}{
+		"none":      {2, nil, -1},
+		"max":       {2, map[string]string{"a/b/cpu.max": "max 100000\n"}, -1},
+		"own":       {2, map[string]string{"a/b/cpu.max": "50000 100000\n", "cpu.max": "200000 100000\n"}, 500},
+		"above":     {2, map[string]string{"a/b/cpu.max": "400000 100000\n", "a/cpu.max": "150000 100000\n"}, 1500},
+		"v1":        {1, map[string]string{"a/b/cpu.cfs_quota_us": "25000\n", "a/b/cpu.cfs_period_us": "100000\n"}, 250},
+		"v1, none":  {1, map[string]string{"a/b/cpu.cfs_quota_us": "-1\n", "a/b/cpu.cfs_period_us": "100000\n"}, -1},
+		"no number": {2, map[string]string{"a/b/cpu.max": "5 0\n", "a/cpu.max": "x 1\n"}, -1},
+	} {
+		root := t.TempDir()
+		if err := os.MkdirAll(filepath.Join(root, "a/b"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for file, text := range tt.files {
+			if err := os.WriteFile(filepath.Join(root, file), []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := cpuQuota(&cgroupfs.View{Mount: root, Own: filepath.Join(root, "a/b"), Version: tt.version}); got != tt.want {
+			t.Errorf("%s: cpuQuota() = %d, want %d", name, got, tt.want)
+		}
+	}
+}
+
 // The table, and that names chosen by others steer no terminal.
 func TestDoctorTable(t *testing.T) {
 	d := good()
@@ -316,6 +351,18 @@ func TestDoctorTable(t *testing.T) {
 		t.Errorf("an escape comes through: %q", text)
 	}
 	golden(t, "doctor.txt", text)
+	d.Limits.PIDs, d.Limits.CPUs, d.Limits.Quota = &limitUse{10, 3}, 4, 1500
+	text = doctorTable(doctorJudge(d, nil))
+	const end = `
+To look at
+bad      limits.pids.max: 10 processes and threads; pazinit itself needs about 20
+limited  socket.usable: no: use folder /run/pazinit: read-only file system
+
+28 ok, 1 limited, 0 missing, 1 bad: what is asked for and cannot work here
+`
+	if !strings.HasSuffix(text, end) || !strings.Contains(text, "4, quota 1.5\n") {
+		t.Errorf("doctorTable() = %s\nwant at its end %s", text, end)
+	}
 }
 
 // What older kernels have no fixed inode for is found another way.
