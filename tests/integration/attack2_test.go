@@ -69,7 +69,7 @@ func TestExecNoNumbersLeft(t *testing.T) {
 	rig.Need(t, "perl", err)
 	rig.NeedRoot(t)
 	r := rig.New(t, rig.Config{
-		User: 54323, // has no other processes
+		User: 54377, // has no other processes
 		Wrap: []string{"prlimit", "--nproc=40:40"}, Env: []string{"GOMAXPROCS=64"}, NoWait: true, Left: true,
 		Argv: []string{"-vv", "--kill-orphans", "--", "perl", "-e", `
 			while (defined(my $p = fork())) { if (!$p) { sleep 1000; exit } }
