@@ -34,7 +34,7 @@ func setting(causes []error) string {
 	err := errors.Join(causes...)
 	switch {
 	case errors.Is(err, unix.EROFS):
-		return "the hierarchy is mounted read-only: docker --privileged, podman --security-opt unmask=/sys/fs/cgroup, or mount it writable"
+		return "the hierarchy is mounted read-only: --privileged, on cgroup v2 podman's --security-opt unmask=/sys/fs/cgroup, or mount it writable"
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		return "run as root, or delegate the own group to this user: chown its folder and its cgroup.procs"
 	}

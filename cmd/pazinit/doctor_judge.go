@@ -288,7 +288,7 @@ const (
 	fewFiles  = 64
 	fewPIDs   = 32
 	ownPIDs   = 20 // what pazinit itself takes, with its threads
-	leastPIDs = 16 // with fewer it does not start
+	leastPIDs = 20 // with fewer a start may not get through
 	lowMemory = 16 << 20
 )
 
@@ -312,7 +312,7 @@ func (j *judge) limits() {
 	case p == nil:
 		j.add("", "pids.max", "not known")
 	case p.Max >= 0 && p.Max < leastPIDs:
-		j.add(markBad, "pids.max", amount(p.Max), " processes and threads; pazinit itself needs about ", num(ownPIDs)).without("below "+num(leastPIDs)+" it cannot start", givePIDs)
+		j.add(markBad, "pids.max", amount(p.Max), " processes and threads; pazinit itself needs about ", num(ownPIDs)).without("below "+num(leastPIDs)+" it may not start, or end when it needs a thread", givePIDs)
 	case p.Max >= 0 && p.Max-p.Current < fewPIDs:
 		j.add(markLimited, "pids.max", amount(p.Max), " processes and threads, of which ", amount(p.Current), " are used; pazinit itself needs about ", num(ownPIDs)).without("starts fail and are tried again", givePIDs)
 	default:
