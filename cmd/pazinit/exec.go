@@ -93,9 +93,11 @@ func execute(o *soleOptions) int {
 	if o.dialect != tini {
 		_ = os.Chdir("/") // no file system is kept busy
 	}
-	// What is collected here is little, and one helper for each processor would want
-	// threads of its own: none can be had once the command has used up all numbers.
-	runtime.GOMAXPROCS(1)
+	if x.killLeft || x.tellReaped || x.verbosity > 1 {
+		// These make garbage, and Go wants a thread for each processor to collect it:
+		// none can be had once the command has used up all numbers. It takes 0.3 MiB.
+		runtime.GOMAXPROCS(1)
+	}
 	dropText()
 	x.run()
 	return x.exit(x.code)
@@ -216,7 +218,9 @@ func (x *sole) receive(i signals.Info) {
 	if s == unix.SIGPIPE && i.PID == x.self && i.Sent() {
 		return // nobody reads what we say
 	}
-	x.say(sayReceived, i)
+	if x.tells(sayReceived) { // else it makes no garbage
+		x.say(sayReceived, i)
+	}
 	if bit := uint64(1) << (s - 1); x.swallowed&bit != 0 {
 		x.swallowed &^= bit
 		x.say(saySwallowed, int(s))
@@ -264,7 +268,9 @@ func (x *sole) send(i signals.Info, s unix.Signal) {
 		reaper.SignalLeft(s, x.namespace)
 	default:
 		err := reaper.SignalSole(x.child, s, x.toGroup())
-		x.say(saySent, i, s, err)
+		if x.tells(saySent) {
+			x.say(saySent, i, s, err)
+		}
 	}
 }
 
