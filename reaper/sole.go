@@ -230,6 +230,13 @@ func NextChange(peek func(Change)) (c Change, found, left bool) {
 	return c, found, true
 }
 
+// GoesOn reports whether a child that had stopped was continued, and NextChange has
+// yet to tell.
+func GoesOn(pid int) bool {
+	c, found, _ := waitid(unix.P_PID, pid, unix.WCONTINUED|unix.WNOHANG|unix.WNOWAIT)
+	return found && c.Continued
+}
+
 // A siginfoChild is siginfo_t as waitid(2) fills it in.
 type siginfoChild struct {
 	signo, errno, code int32

@@ -285,7 +285,7 @@ func (x *sole) countdown() {
 // wake continues a command that stands still though it is to end. One that stops
 // itself again and again is left so, and tini and dumb-init leave all of them.
 func (x *sole) wake() {
-	if x.dialect == own && x.ending && x.stopped && x.child != 0 && x.woken < 3 {
+	if x.dialect == own && x.ending && x.stopped && x.child != 0 && x.woken < 3 && !reaper.GoesOn(x.child) {
 		x.woken++
 		_ = reaper.SignalSole(x.child, unix.SIGCONT, x.toGroup())
 	}
