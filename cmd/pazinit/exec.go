@@ -322,7 +322,11 @@ func (x *sole) collect() (over bool) {
 			x.say(sayReaped, c, x.reaped)
 		}
 		if n%256 == 0 { // orphans may come faster than they go
-			for i, ok := signals.Wait(0); ok; i, ok = signals.Wait(0) {
+			for range 64 {
+				i, ok := signals.Wait(0)
+				if !ok {
+					break
+				}
 				if i.Signal != unix.SIGCHLD {
 					x.receive(i)
 				}

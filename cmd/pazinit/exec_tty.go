@@ -66,7 +66,14 @@ func (x *sole) stopsForTerminal(s unix.Signal) (done bool) {
 		return false
 	}
 	if sid, err := unix.Getsid(0); x.self == 1 || err != nil || sid == x.self {
-		return false // nobody waits for it
+		if s != unix.SIGTSTP {
+			return false
+		}
+		// Ctrl-Z where nobody waits who could continue it: the kernel spares a group
+		// without a parent in its session (orphaned, as dumb-init's is), and so do we.
+		x.stopped = false
+		_ = reaper.SignalSole(x.child, unix.SIGCONT, x.toGroup())
+		return true
 	}
 	x.wants, x.front = true, false
 	_ = unix.Kill(0, unix.SIGSTOP) // with those that stand in our pipeline

@@ -366,3 +366,27 @@ func TestTerminalSignals(t *testing.T) {
 		})
 	}
 }
+
+// TestExecSuspend: Ctrl-Z stops nobody where there is no shell to continue it.
+func TestExecSuspend(t *testing.T) {
+	rig.NeedRoot(t)
+	t.Parallel()
+	master, slave := terminal(t)
+	r := rig.New(t, rig.Config{Exec: []string{"{H}", "count-signal", "INT", "{D}/count"}, Stdin: slave, Stdout: slave, Attr: onTerminal})
+	buf, text := make([]byte, 4096), ""
+	for !strings.Contains(text, "ready") {
+		n, err := master.Read(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text += string(buf[:n])
+	}
+	if _, err := master.Write([]byte{0x1a, 3}); err != nil {
+		t.Fatal(err)
+	}
+	r.Until("the signal behind Ctrl-Z", func() bool { return strings.Contains(r.Read("count"), "INT") })
+	r.Signal(unix.SIGTERM)
+	if got := r.Wait(); got != 143 {
+		t.Errorf("exit status = %d, want 143", got)
+	}
+}
