@@ -210,13 +210,43 @@ func TestKillAtTheDeadline(t *testing.T) {
 			t.Errorf("it took %v, want 9.75s", took)
 		}
 		want := `0s stopping: test
-2s still waiting for a:web.1 (pid 1, ignores SIGTERM for 2s of 9s)
-4s still waiting for a:web.1 (pid 1, ignores SIGTERM for 4s of 9s)
-8s still waiting for a:web.1 (pid 1, ignores SIGTERM for 8s of 9s)
+2s still waiting for a:web.1 (pid 1, has not ended 2s after SIGTERM, of 9s)
+4s still waiting for a:web.1 (pid 1, has not ended 4s after SIGTERM, of 9s)
+8s still waiting for a:web.1 (pid 1, has not ended 8s after SIGTERM, of 9s)
 9s a:web.1: it has not ended within 9s, its part of the time for everything (its own would be 10s), and is killed
 9.75s a:web.1 could not be ended: something of it is in uninterruptible sleep`
 		if got := d.text(); got != want {
 			t.Errorf("got\n%s\nwant\n%s", got, want)
+		}
+	})
+}
+
+// TestNotPermitted: a worker that may not be signalled is told of once, and is
+// said neither to ignore a signal nor to sleep.
+func TestNotPermitted(t *testing.T) {
+	cfg := config(plain("web", func(w *procfile.Worker) { w.User = &procfile.User{UID: 1000} }))
+	var d diary
+	simulate(t, Options{Config: cfg, LogWriter: &d}, func(h *host) { h.barred = true }, func(s *Supervisor, h *host) {
+		d.begin()
+		_ = s.ask(func() error {
+			for in := range s.visible() {
+				s.issue(lifecycle.Stop, levels([]*instance{in}, true), "an operator")
+			}
+			return nil
+		})
+		time.Sleep(20 * time.Second)
+		s.Shutdown("test")
+		<-s.done
+		want := `0s may not signal a:web.1 (pid 1, uid 1000): operation not permitted; it needs CAP_KILL
+10s a:web.1: it has not ended within 10s, and may not be signalled (no CAP_KILL)
+15s a:web.1: SIGKILL has not ended it yet: it may not be signalled (no CAP_KILL)
+20s stopping: test
+22s still waiting for a:web.1 (pid 1, may not be signalled (no CAP_KILL))`
+		if got := d.text(); !strings.HasPrefix(got, want+"\n") || strings.Contains(got, "sleep") || strings.Contains(got, "ignores") {
+			t.Errorf("got\n%s\nwant it to begin with\n%s", got, want)
+		}
+		if got := d.with("could not be ended"); !strings.HasSuffix(got, "a:web.1 could not be ended: it may not be signalled (no CAP_KILL)") {
+			t.Errorf("at the end it said %q", got)
 		}
 	})
 }
@@ -232,9 +262,9 @@ func TestLateOnesAreNamed(t *testing.T) {
 		s.Shutdown("test")
 		<-s.done
 		web := fmt.Sprintf("pid %d", h.pidOf["a:web.1"])
-		want := "2s still waiting for a:web.1 (" + web + ", ignores SIGTERM for 2s of 10s)\n" +
-			"4s still waiting for a:web.1 (" + web + ", ignores SIGTERM for 4s of 10s)\n" +
-			"8s still waiting for a:web.1 (" + web + ", ignores SIGTERM for 8s of 10s)"
+		want := "2s still waiting for a:web.1 (" + web + ", has not ended 2s after SIGTERM, of 10s)\n" +
+			"4s still waiting for a:web.1 (" + web + ", has not ended 4s after SIGTERM, of 10s)\n" +
+			"8s still waiting for a:web.1 (" + web + ", has not ended 8s after SIGTERM, of 10s)"
 		if got := d.with("still waiting"); got != want {
 			t.Errorf("got\n%s\nwant\n%s", got, want)
 		}

@@ -44,7 +44,12 @@ type instance struct {
 	looking   bool   // without cgroups: a look for what is left is under way
 	lookAgain bool
 	hidden    bool // a logger: not a worker of anybody's
-	input     *output.Logger
+
+	// Runs that pazinit may not signal: their process, by SIGKILL something of
+	// their tree, and that it was said. No run is 0.
+	barred, unkillable, toldBarred uint64
+
+	input *output.Logger
 
 	// The spawner makes both, the loop reads them.
 	source atomic.Pointer[output.Source]
@@ -98,6 +103,14 @@ func (s *Supervisor) do(in *instance, a lifecycle.Action) {
 	case lifecycle.OpAnnounce:
 		s.announce(in, a)
 	case lifecycle.OpNote:
+		if in.unkillable == a.Run {
+			switch a.Note {
+			case "stop_killed":
+				a.Reason = strings.TrimSuffix(a.Reason, ", and is killed") + ", and " + noKill
+			case "uninterruptible":
+				a.Note, a.Reason = "not_permitted", "SIGKILL has not ended it yet: it "+noKill
+			}
+		}
 		s.publish(control.Event{Kind: a.Note, Name: in.name, Run: a.Run, Reason: a.Reason})
 		s.logf("%s: %s", in.name, a.Reason)
 	}
@@ -454,7 +467,7 @@ func (s *Supervisor) signal(in *instance, run uint64, sig unix.Signal, to lifecy
 		return
 	}
 	err := s.procs.Signal(in.key(run), sig, to == lifecycle.ToGroup)
-	if err != nil && !errors.Is(err, reaper.ErrGone) {
+	if err != nil && !errors.Is(err, reaper.ErrGone) && !s.refused(in, run, sig, err) {
 		s.logf("%s: %v", in.name, err)
 	}
 }
@@ -477,12 +490,9 @@ func (s *Supervisor) members(g *cgroupfs.Group, leader int, token string) (procs
 
 func (s *Supervisor) signalTree(in *instance, run uint64, sig unix.Signal) {
 	g, leader, token := in.group.Load(), in.leaderPID(), in.token(s, run)
-	name := in.name
 	send := func() {
 		procs, keep := s.members(g, leader, token)
-		if err := reaper.SignalProcs(procs, sig, keep); err != nil {
-			s.logf("%s: %v", name, err)
-		}
+		s.refusedLater(in, run, sig, reaper.SignalProcs(procs, sig, keep))
 	}
 	if g == nil {
 		go send() // the token names the run
@@ -494,21 +504,18 @@ func (s *Supervisor) signalTree(in *instance, run uint64, sig unix.Signal) {
 // sweep kills everything that is left of a run. The kernel's answer may take
 // its time, so that it is waited for elsewhere.
 func (s *Supervisor) sweep(in *instance, run uint64) {
-	_ = s.procs.Signal(in.key(run), unix.SIGKILL, true)
+	err := s.procs.Signal(in.key(run), unix.SIGKILL, true)
 	g := in.group.Load()
 	if g == nil {
+		s.refused(in, run, unix.SIGKILL, err)
 		s.signalTree(in, run, unix.SIGKILL)
 		if s.draining[in] {
 			s.lookForLeft(in, run)
 		}
 		return
 	}
-	name := in.name
-	go in.tenant.during(run, func() {
-		if err := g.Kill(); err != nil {
-			s.logf("%s: %v", name, err)
-		}
-	})
+	// cgroup.kill asks for no permission but to write to it.
+	go in.tenant.during(run, func() { s.refusedLater(in, run, unix.SIGKILL, g.Kill()) })
 }
 
 func (in *instance) leaderPID() int {

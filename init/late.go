@@ -20,7 +20,7 @@ const maxNames = 10
 
 // A lateOne is an instance that the end waits for, as it is at that time.
 type lateOne struct {
-	name, text string           // "pid 12, ignores SIGTERM for 5s of 10s"
+	name, text string           // "pid 12, has not ended 5s after SIGTERM, of 10s"
 	left       func() []procRef // not nil: what is left of its tree, to be named as well
 }
 
@@ -85,12 +85,21 @@ func (s *Supervisor) late(in *instance, h lifecycle.Halt, now time.Time) (l late
 	switch {
 	case h.Leader && in.pid == 0:
 		l.text = fmt.Sprintf("it hangs before its exec, for %s", took)
+	case h.Leader && in.barred == in.life.Run() && (unix.Signal(h.Signal) != unix.SIGKILL || in.unkillable == in.life.Run()):
+		l.text = fmt.Sprintf("pid %d, %s", in.pid, noKill)
 	case h.Leader && unix.Signal(h.Signal) == unix.SIGKILL:
 		l.text = fmt.Sprintf("pid %d, was killed and is not gone, after %s", in.pid, took)
 	case h.Leader && h.Signal == 0: // a logger: its input has ended
 		l.text = fmt.Sprintf("pid %d, still reads, for %s%s", in.pid, took, of)
 	case h.Leader:
-		l.text = fmt.Sprintf("pid %d, ignores %s for %s%s", in.pid, signalName(unix.Signal(h.Signal)), took, of)
+		if of != "" {
+			of = "," + of
+		}
+		after := signalName(unix.Signal(h.Signal))
+		if h.Later {
+			after = "the first signal, " + after + " by now"
+		}
+		l.text = fmt.Sprintf("pid %d, has not ended %s after %s%s", in.pid, took, after, of)
 	default:
 		l.text = fmt.Sprintf("its process has ended, what it started has not, for %s%s", took, of)
 		g, leader, token := in.group.Load(), in.leaderPID(), in.token(s, in.life.Run())

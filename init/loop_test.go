@@ -32,6 +32,7 @@ type host struct {
 	deaf    bool // they do not end by SIGTERM
 
 	immortal bool        // nothing dies
+	barred   bool        // no signal is permitted
 	times    []time.Time // of log
 	pidOf    map[string]int
 	running  map[uint64]int
@@ -71,6 +72,9 @@ func (h *host) Signal(run uint64, sig unix.Signal, group bool) error {
 		return reaper.ErrGone
 	}
 	name := h.name(run)
+	if h.barred {
+		return fmt.Errorf("signal pid %d: %w", h.running[run], unix.EPERM)
+	}
 	h.note(fmt.Sprintf("%s %s", strings.TrimPrefix(unix.SignalName(sig), "SIG"), name))
 	if h.immortal {
 		return nil

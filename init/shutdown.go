@@ -152,7 +152,11 @@ func (s *Supervisor) lookAtEnd(now time.Time) (moved bool) {
 		if e.killed || e.dismissing {
 			for in := range s.all() {
 				if in.life.State() == lifecycle.Stopping {
-					s.logf("%s could not be ended: something of it is in uninterruptible sleep", in.name)
+					why := "something of it is in uninterruptible sleep"
+					if in.unkillable == in.life.Run() {
+						why = "it " + noKill
+					}
+					s.logf("%s could not be ended: %s", in.name, why)
 				}
 			}
 			e.over = true

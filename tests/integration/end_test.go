@@ -220,7 +220,7 @@ func TestLateOnesAreNamed(t *testing.T) {
 		r.WaitConsole("still waiting for ")
 		line, _, _ := strings.Cut(r.Console()[strings.Index(r.Console(), "still waiting for "):], "\n")
 		for _, want := range []string{
-			fmt.Sprintf("app:deaf.1 (pid %d, ignores SIGTERM for 2s of 10s)", pid),
+			fmt.Sprintf("app:deaf.1 (pid %d, has not ended 2s after SIGTERM, of 10s)", pid),
 			"app:left.1 (its process has ended, what it started has not, for 2s of 10s: ", " helper)",
 		} {
 			if !strings.Contains(line, want) {

@@ -371,6 +371,7 @@ func (in *Instance) waits(i int) (d time.Duration) {
 // A Halt is how far the stop of an instance has come.
 type Halt struct {
 	Signal int           // the last one that was sent; SIGKILL at the end
+	Later  bool          // it is not the first one
 	Since  time.Time     // when the stop began
 	Within time.Duration // how long all signals before SIGKILL are given
 	Leader bool          // the run's process has not been reaped yet
@@ -382,7 +383,7 @@ func (in *Instance) Halt() (h Halt, ok bool) {
 	if in.state != Stopping {
 		return h, false
 	}
-	h = Halt{Signal: sigkill, Since: in.stopBegan, Leader: !in.ended, Asked: !in.crashed}
+	h = Halt{Signal: sigkill, Later: in.step > 0, Since: in.stopBegan, Leader: !in.ended, Asked: !in.crashed}
 	if stops := in.stops(); in.step < len(stops) {
 		h.Signal = stops[in.step].Signal
 		h.Within = in.deadline.Sub(in.stopBegan) + in.waits(in.step+1)
