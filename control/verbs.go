@@ -54,7 +54,7 @@ func yes(field func(*Request) *bool) func(*Request, string) error {
 var (
 	flagJSON    = Flag{Name: "json", Help: "print JSON", Local: true}
 	flagNoWait  = Flag{Name: "no-wait", Help: "do not wait for the result", set: yes(func(r *Request) *bool { return &r.NoWait })}
-	flagTimeout = Flag{Name: "timeout", Value: "DURATION", Help: "how long to wait for the result (10s); exit status 7 after it", set: text(func(r *Request) *string { return &r.Timeout })}
+	flagTimeout = Flag{Name: "timeout", Value: "DURATION", Help: "how long to wait for the result, as 10s; no limit by default; exit status 7 after it", set: text(func(r *Request) *string { return &r.Timeout })}
 	flagSignal  = Flag{Name: "signal", Value: "SIGNAL", Help: "send this instead of stop_signal", set: text(func(r *Request) *string { return &r.Signal })}
 	flagFollow  = Flag{Name: "follow", Short: "f", Help: "go on with what comes", set: yes(func(r *Request) *bool { return &r.Follow })}
 )
