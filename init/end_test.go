@@ -1,6 +1,7 @@
 package pazinit
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -10,6 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pazinit/pazinit/cgroupfs"
+	"github.com/pazinit/pazinit/control"
 	"github.com/pazinit/pazinit/init/internal/lifecycle"
 	"github.com/pazinit/pazinit/procfile"
 	"github.com/pazinit/pazinit/reaper"
@@ -249,6 +252,57 @@ func TestNotPermitted(t *testing.T) {
 			t.Errorf("at the end it said %q", got)
 		}
 	})
+}
+
+func TestClientsSignalIsNotPermitted(t *testing.T) {
+	simulate(t, Options{Config: config(plain("x"), plain("web"))}, nil, func(s *Supervisor, h *host) {
+		_ = s.ask(func() error { h.barred = true; return nil })
+		r := do(t, s, &control.Request{Verb: "signal", Signal: "HUP", Names: []string{"web"}})
+		want := fmt.Sprintf("a:web.1 signal pid %d: operation not permitted; it needs CAP_KILL", h.pidOf["a:web.1"])
+		if got := r.Results[0].Name + " " + r.Results[0].Message; got != want || r.Code != control.ExitFailed {
+			t.Errorf("signal HUP web = %q, code %d, want %q, code %d", got, r.Code, want, control.ExitFailed)
+		}
+		_ = s.ask(func() error { h.barred = false; return nil })
+		s.Shutdown("test")
+	})
+}
+
+// TestFatalAndEssential: it is told why pazinit goes on without an essential worker.
+func TestFatalAndEssential(t *testing.T) {
+	for _, tt := range []struct {
+		name, when string
+		essential  bool
+		want       string
+	}{
+		{"essential", "any", true, "a:y.1 is FATAL: exited with status 9; next try in 5m; essential, but tried again: retry_after: off would end pazinit"},
+		{"one of all", "all", true, "a:y.1 is FATAL: exited with status 9; next try in 5m"},
+		{"another", "any", false, "a:y.1 is FATAL: exited with status 9; next try in 5m"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg := config(plain("y", func(w *procfile.Worker) { w.Essential, w.MaxRestarts = tt.essential, 1 }))
+			cfg.EndWhen = tt.when
+			var d diary
+			simulate(t, Options{Config: cfg, LogWriter: &d}, nil, func(s *Supervisor, h *host) {
+				h.crash("a:y.1", 9)
+				if got := d.with("FATAL"); got != tt.want {
+					t.Errorf("got  %s\nwant %s", got, tt.want)
+				}
+				s.Shutdown("test")
+			})
+		})
+	}
+}
+
+func TestWhyNone(t *testing.T) {
+	err := &cgroupfs.UnavailableError{Setting: "do this and that", Causes: []error{
+		errors.Join(fmt.Errorf("make /a: %w", unix.EROFS), fmt.Errorf("make /a/b: %w", unix.EROFS)), errors.New("another"),
+	}}
+	if got, want := whyNone(fmt.Errorf("open: %w", err)), "make /a: read-only file system; pazinit doctor says more"; got != want {
+		t.Errorf("whyNone(%q) = %q, want %q", err, got, want)
+	}
+	if got, want := whyNone(errors.New("x")), "x; pazinit doctor says more"; got != want {
+		t.Errorf("whyNone(x) = %q, want %q", got, want)
+	}
 }
 
 // TestLateOnesAreNamed, and only while there are any.

@@ -137,6 +137,9 @@ func (s *Supervisor) announce(in *instance, a lifecycle.Action) {
 		next := "it is given up"
 		if a.Delay != 0 {
 			next = "next try in " + brief(a.Delay)
+			if in.spec.Essential && s.cfg.EndWhen != "all" {
+				next += "; essential, but tried again: retry_after: off would end pazinit"
+			}
 		}
 		s.logf("%s is FATAL: %s; %s", in.name, a.Reason, next)
 	case lifecycle.Starting:

@@ -46,6 +46,14 @@ func (in *instance) processText() string {
 	return text
 }
 
+// signalError is the answer to a client whose signal could not be sent.
+func signalError(err error) string {
+	if errors.Is(err, unix.EPERM) {
+		return err.Error() + "; it needs CAP_KILL"
+	}
+	return err.Error()
+}
+
 // refusedLater is refused for those that are not the loop; err may be nil.
 func (s *Supervisor) refusedLater(in *instance, run uint64, sig unix.Signal, err error) {
 	switch {

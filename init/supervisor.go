@@ -23,6 +23,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -279,7 +280,7 @@ func (s *Supervisor) open() error {
 			_ = hub.Close(time.Now().Add(time.Second))
 			return err
 		case err != nil:
-			s.logf("without cgroups: %v", err)
+			s.logf("without cgroups: %s", whyNone(err))
 		default:
 			s.tree = h
 		}
@@ -295,6 +296,15 @@ func (s *Supervisor) open() error {
 	}
 	s.files = newBackground()
 	return nil
+}
+
+// whyNone is the first of the reasons why there are no cgroups.
+func whyNone(err error) string {
+	if no := (*cgroupfs.UnavailableError)(nil); errors.As(err, &no) {
+		err = no.Causes[0]
+	}
+	why, _, _ := strings.Cut(err.Error(), "\n")
+	return why + "; pazinit doctor says more"
 }
 
 func (s *Supervisor) versionText() string {

@@ -359,7 +359,7 @@ func (s *Supervisor) verbSignal(p control.Peer, req *control.Request) (*control.
 				if errors.Is(err, reaper.ErrGone) {
 					r.Message, r.Code = "is not running", control.ExitNotRunning
 				} else if err != nil {
-					r.Message, r.Code = err.Error(), control.ExitFailed
+					r.Message, r.Code = signalError(err), control.ExitFailed
 				}
 			}
 			results = append(results, r)

@@ -56,7 +56,7 @@ func (r *Reaper) sendEarly(c *child, sig unix.Signal, group bool) error {
 		err = unix.Kill(pid, sig)
 	}
 	if err != nil {
-		return fmt.Errorf("signal run %d: %w", c.run, err)
+		return fmt.Errorf("signal pid %d: %w", pid, err)
 	}
 	c.early = true
 	return nil
@@ -107,7 +107,7 @@ func (r *Reaper) send(c *child, sig unix.Signal, group bool) error {
 		return fmt.Errorf("signal run %d: %w", c.run, ErrGone)
 	}
 	if err != nil {
-		return fmt.Errorf("signal run %d: %w", c.run, err)
+		return fmt.Errorf("signal pid %d: %w", c.pid, err)
 	}
 	return nil
 }
