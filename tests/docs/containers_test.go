@@ -64,7 +64,7 @@ func TestExamples(t *testing.T) {
 }
 
 // others are the flags on the page that are not pazinit's.
-var others = strings.Fields(`--cap-drop --chown --from --init --init-path --memory --pid --port --privileged
+var others = strings.Fields(`--cap-drop --chown --from --init --init-path --memory --pid --pids-limit --port --privileged
 	--read-only --rm --security-opt --stop-timeout --user`)
 
 // TestFlags looks whether pazinit's help has the flags that the page names.
