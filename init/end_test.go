@@ -1,8 +1,10 @@
 package pazinit
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -303,6 +305,37 @@ func TestWhyNone(t *testing.T) {
 	if got, want := whyNone(errors.New("x")), "x; pazinit doctor says more"; got != want {
 		t.Errorf("whyNone(x) = %q, want %q", got, want)
 	}
+}
+
+// TestClientsAreNoStrangers: a pazinit that is answered, or was told of the end,
+// is not named among the strangers, anything else at the socket is.
+func TestClientsAreNoStrangers(t *testing.T) {
+	cfg := config(plain("web"))
+	var d diary
+	simulate(t, Options{Config: cfg, Place: Place{PID1: true}, LogWriter: &d}, func(h *host) {
+		for pid, name := range map[int]string{41: "pazinit", 42: "agent", 43: "pazinit", 44: "pazinit"} {
+			h.foreign = append(h.foreign, reaper.Stranger{Proc: reaper.Proc{PID: pid}, Name: name, Entered: true})
+		}
+		slices.SortFunc(h.foreign, func(a, b reaper.Stranger) int { return a.PID - b.PID })
+		h.deaf = true
+	}, func(s *Supervisor, h *host) {
+		ask := func(pid int, req *control.Request) {
+			s.Handle(context.Background(), control.Peer{PID: pid}, req, func(*control.Reply) error { return nil })
+		}
+		for _, pid := range []int{41, 42} {
+			go ask(pid, &control.Request{Verb: "events", Follow: true})
+		}
+		ask(44, &control.Request{Verb: "status"}) // over, and so some process that has its name
+		synctest.Wait()
+		ask(43, &control.Request{Verb: "shutdown"})
+		<-s.done
+		s.bus.Close()
+		want := "2 processes that no worker started: told to stop by SIGTERM: 42 agent (entered from outside), 44 pazinit (entered from outside)\n" +
+			"2 processes are not gone and end with this container: 42 agent (entered from outside), 44 pazinit (entered from outside)"
+		if got := d.with("process"); got != want {
+			t.Errorf("got\n%s\nwant\n%s", got, want)
+		}
+	})
 }
 
 // TestLateOnesAreNamed, and only while there are any.

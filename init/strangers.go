@@ -37,8 +37,12 @@ func (s *Supervisor) dismiss(now time.Time) {
 	}
 	go func() {
 		left := s.procs.Dismiss(until, func(list []reaper.Stranger) {
+			if list = s.clients.others(list); len(list) == 0 {
+				return
+			}
 			s.logf("%s: told to stop by SIGTERM: %s", plural(len(list), "process that no worker started", "processes that no worker started"), strangerList(list))
 		})
+		left = s.clients.others(left)
 		s.post(func() {
 			e.dismissing = false
 			if len(left) > 0 {

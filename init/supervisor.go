@@ -110,6 +110,7 @@ type Supervisor struct {
 	nonce string // makes the token of a run unique on this machine
 
 	reloading sync.Mutex // one at a time
+	clients   clients
 
 	calls chan func() // carried out by the loop
 	done  chan struct{}

@@ -33,6 +33,12 @@ func refuse(code int, format string, args ...any) error {
 func (s *Supervisor) Handle(ctx context.Context, p control.Peer, req *control.Request, send func(*control.Reply) error) {
 	var r *control.Reply
 	var err error
+	leave := s.clients.enter(p)
+	defer func() {
+		if req.Verb != "shutdown" || err != nil { // else it has its answer, and may live on for a moment
+			leave()
+		}
+	}()
 	select {
 	case <-s.opened:
 		r, err = s.handle(ctx, p, req, send)
