@@ -234,6 +234,65 @@ func TestLateOnesAreNamed(t *testing.T) {
 	})
 }
 
+// TestNoCapKill: a worker of another user that pazinit may not signal is told of
+// as that; where there is a cgroup it is killed all the same.
+func TestNoCapKill(t *testing.T) {
+	rig.NeedRoot(t)
+	for name, without := range map[string]bool{"cgroup": false, "nocgroup": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := rig.New(t, rig.Config{
+				Mode: rig.PID1, NoCgroups: without, Wrap: []string{"setpriv", "--bounding-set", "-kill"},
+				Procfile: "w: sleep 1000\n",
+				YAML:     "shutdown_timeout: 4s\napplications: {app: {procfile: Procfile, cwd: /, user: 12345, stop_timeout: 3s}}",
+			})
+			pid := r.WaitState("app:w.1", "RUNNING").PID
+			_, text, code := r.Cmd("signal", "HUP", "w")
+			if want := fmt.Sprintf("signal pid %d: operation not permitted; it needs CAP_KILL", pid); !strings.Contains(text, want) || code == 0 {
+				t.Errorf("signal HUP w said %q, status %d, want %q", text, code, want)
+			}
+			r.Signal(unix.SIGTERM)
+			if got := r.Wait(); got != 0 {
+				t.Errorf("exit status = %d, want 0", got)
+			}
+			said := r.Console()
+			want := fmt.Sprintf("may not signal app:w.1 (pid %d, uid 12345): operation not permitted; it needs CAP_KILL", pid)
+			if n := strings.Count(said, want); n != 1 {
+				t.Errorf("%q is there %d times, want once", want, n)
+			}
+			if want := fmt.Sprintf("still waiting for app:w.1 (pid %d, may not be signalled (no CAP_KILL))", pid); !strings.Contains(said, want) {
+				t.Errorf("%q is missing", want)
+			}
+			if got := strings.Contains(said, "app:w.1 is STOPPED: killed by SIGKILL"); got == without {
+				t.Errorf("killed = %t, want %t", got, !without)
+			}
+			if got := strings.Contains(said, "app:w.1 could not be ended: it may not be signalled (no CAP_KILL)"); got != without {
+				t.Errorf("could not be ended = %t, want %t", got, without)
+			}
+			if strings.Contains(said, "uninterruptible") {
+				t.Error("it is said to sleep")
+			}
+			if t.Failed() {
+				t.Log(said)
+			}
+		})
+	}
+}
+
+// TestClientsAreNoStrangers: who asked for the end is not told of among those
+// that no worker started.
+func TestClientsAreNoStrangers(t *testing.T) {
+	rig.NeedRoot(t)
+	t.Parallel()
+	r := rig.New(t, rig.Config{Mode: rig.PID1, Procfile: "web: {H} on-signal TERM 0 0\n"})
+	r.Line("app:web.1", "ready")
+	r.Inside(rig.Binary, "shutdown", "--socket", r.Socket)
+	r.Wait()
+	if said := r.Console(); !strings.Contains(said, "stopping: shutdown by uid 0") || strings.Contains(said, "no worker started") {
+		t.Errorf("the console has\n%s", said)
+	}
+}
+
 // TestStopComesEarly: TERM and INT again and again from the first moment on that
 // they can be caught, before anything is read or started. While Go's runtime sets
 // itself up they end it as signals do; then it is a stop.
