@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -117,5 +118,13 @@ func (o *own) limits() {
 	if early.Known && unix.Getrlimit(unix.RLIMIT_NOFILE, &now) == nil && now.Cur != early.NoFile[0] {
 		o.nofile = unix.Rlimit{Cur: early.NoFile[0], Max: now.Max}
 		o.nofileMoved = true
+	}
+}
+
+// restoreLimits gives the child that limit back.
+func (f *flight) restoreLimits(o *own) {
+	if o.nofileMoved {
+		f.keep = append(f.keep, o)
+		f.add("set limit of files", opOptional, unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(&o.nofile)), 0)
 	}
 }

@@ -502,15 +502,29 @@ func (r *Reaper) reaped(e Event) (orphan bool) {
 // peek waits until a child has ended, unless flags has WNOHANG, and leaves it a
 // zombie. It reports its pid, 0 for none, and whether a signal killed it.
 func peek(flags uintptr) (pid int, killed bool, err error) {
-	var info [128]byte // siginfo_t; on 64-bit Linux si_code is at 8, si_pid at 16
-	_, _, e := unix.Syscall6(unix.SYS_WAITID, unix.P_ALL, 0, uintptr(unsafe.Pointer(&info)), unix.WEXITED|unix.WNOWAIT|flags, 0, 0)
+	var si siginfoChild
+	_, _, e := unix.Syscall6(unix.SYS_WAITID, unix.P_ALL, 0, uintptr(unsafe.Pointer(&si)), unix.WEXITED|unix.WNOWAIT|flags, 0, 0)
 	if e != 0 {
 		return 0, false, e
 	}
-	return int(*(*int32)(unsafe.Pointer(&info[16]))), *(*int32)(unsafe.Pointer(&info[8])) != cldExited, nil
+	return int(si.pid), si.code != cldExited, nil
 }
 
-const cldExited = 1 // CLD_EXITED, include/uapi/asm-generic/siginfo.h
+// A siginfoChild is siginfo_t as waitid(2) fills it in on 64-bit Linux.
+type siginfoChild struct {
+	signo, errno, code int32
+	_                  int32
+	pid, uid, status   int32
+	_                  [100]byte
+}
+
+// What si_code is then: include/uapi/asm-generic/siginfo.h.
+const (
+	cldExited    = 1
+	cldDumped    = 3
+	cldStopped   = 5
+	cldContinued = 6
+)
 
 // rest waits until there may be children again, one of our own or one that was
 // adopted: only SIGCHLD tells of those. Otherwise the kernel need not send it:

@@ -114,10 +114,8 @@ func (s *Sole) start(argv []string) (pid int, err error) {
 		}
 	}
 	var o own
-	if o.limits(); o.nofileMoved {
-		f.keep = append(f.keep, &o)
-		f.add("set limit of files", opOptional, unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(&o.nofile)), 0)
-	}
+	o.early()
+	f.restoreLimits(&o)
 	env, listen := s.environ()
 	if listen != 0 {
 		// The name of the child's own folder is its number, and it alone can ask.
@@ -148,14 +146,9 @@ func (s *Sole) start(argv []string) (pid int, err error) {
 	if f.err != nil {
 		return 0, &StartError{Step: stepExec, What: argv[0], Err: f.err}
 	}
-	thp := early.HugePages()
-	if thp { // the new memory takes after ours
-		_ = unix.Prctl(unix.PR_SET_THP_DISABLE, 0, 0, 0, 0)
-	}
+	o.lendMemory()
 	pid, failed, errno := f.fork(-1)
-	if thp {
-		_ = unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0)
-	}
+	o.takeMemory()
 	if f.pidfd >= 0 {
 		unix.Close(int(f.pidfd))
 	}
@@ -237,21 +230,6 @@ func GoesOn(pid int) bool {
 	return found && c.Continued
 }
 
-// A siginfoChild is siginfo_t as waitid(2) fills it in.
-type siginfoChild struct {
-	signo, errno, code int32
-	_                  int32
-	pid, uid, status   int32
-	_                  [100]byte
-}
-
-// include/uapi/asm-generic/siginfo.h
-const (
-	cldDumped    = 3
-	cldStopped   = 5
-	cldContinued = 6
-)
-
 // waitid(2), which never blocks: the scheduler is not told.
 func waitid(kind, id, how int) (c Change, found, left bool) {
 	var si siginfoChild
@@ -293,23 +271,19 @@ func SignalSole(pid int, sig unix.Signal, group bool) error {
 }
 
 // SignalLeft signals what is left after the command: as PID 1 of a PID namespace
-// that is not the machine's everything in it, else our descendants. It reports
-// how many were found, -1 for everything.
-func SignalLeft(sig unix.Signal, everything bool) int {
+// that is not the machine's everything in it, else our descendants.
+func SignalLeft(sig unix.Signal, everything bool) {
 	if everything {
 		_ = unix.Kill(-1, sig)
-		return -1
+		return
 	}
-	n := 0
 	for range 10 { // what is killed may be forking
 		list := descendants()
 		_ = SignalProcs(list, sig, nil)
-		n = max(n, len(list))
 		if sig != unix.SIGKILL || len(list) == 0 {
-			break
+			return
 		}
 	}
-	return n
 }
 
 // OthersLeft reports whether there are processes besides the first one of a PID
@@ -331,22 +305,11 @@ func OthersLeft() bool {
 
 // descendants finds the living processes below this one.
 func descendants() []Proc {
-	all := processes()
+	all, self := processes(), os.Getpid()
 	var out []Proc
-	self := os.Getpid()
 	for pid, p := range all {
-		for at, n := p.ppid, 0; n < len(all); n++ {
-			if at == self {
-				if !p.dead {
-					out = append(out, all[pid].Proc)
-				}
-				break
-			}
-			up, ok := all[at]
-			if !ok {
-				break
-			}
-			at = up.ppid
+		if pid != self && !p.dead && descends(all, pid, self) {
+			out = append(out, p.Proc)
 		}
 	}
 	return out

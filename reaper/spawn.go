@@ -135,10 +135,7 @@ func (r *Reaper) flight(s *Spec) (*flight, error) {
 	if o.niceRaised {
 		f.add("set nice", opOptional, unix.SYS_SETPRIORITY, unix.PRIO_PROCESS, 0, uintptr(o.nice))
 	}
-	if o.nofileMoved {
-		f.keep = append(f.keep, o)
-		f.add("set limit of files", opOptional, unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(&o.nofile)), 0)
-	}
+	f.restoreLimits(o)
 	if u := s.User; u != nil {
 		if u.SetGID {
 			flags, list := uintptr(0), uintptr(0)

@@ -3,6 +3,7 @@ package reaper
 import (
 	"bytes"
 	"errors"
+	"iter"
 	"os"
 	"os/signal"
 	"slices"
@@ -44,38 +45,44 @@ func (r *Reaper) Strangers() []Stranger {
 		if pid == 1 || p.dead || r.below(all, pid) {
 			continue
 		}
-		out = append(out, Stranger{Proc: p.Proc, Name: Name(pid), Entered: top(all, pid) != 1})
+		out = append(out, Stranger{Proc: p.Proc, Name: Name(pid), Entered: !descends(all, pid, 1)})
 	}
 	slices.SortFunc(out, func(a, b Stranger) int { return a.PID - b.PID })
 	return out
 }
 
-// top is the outermost ancestor of pid that can be seen. Numbers move while
-// /proc is read: there may be circles.
-func top(all map[int]stat, pid int) int {
-	for range len(all) {
-		p, ok := all[pid]
-		if !ok || p.ppid == 0 {
-			break
+// lineage is pid and its ancestors, the nearest first, as far as they can be seen.
+// Numbers move while /proc is read: there may be circles.
+func lineage(all map[int]stat, pid int) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for range len(all) {
+			p, ok := all[pid]
+			if !ok || !yield(pid) {
+				return
+			}
+			pid = p.ppid
 		}
-		pid = p.ppid
 	}
-	return pid
+}
+
+// descends reports whether pid is ancestor or lives below it.
+func descends(all map[int]stat, pid, ancestor int) bool {
+	for at := range lineage(all, pid) {
+		if at == ancestor {
+			return true
+		}
+	}
+	return false
 }
 
 // below reports whether pid is a run's process or a descendant of one.
 func (r *Reaper) below(all map[int]stat, pid int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for range len(all) {
-		p, ok := all[pid]
-		if !ok || pid <= 1 {
-			return false
-		}
-		if r.knows(pid) {
+	for at := range lineage(all, pid) {
+		if at > 1 && r.knows(at) {
 			return true
 		}
-		pid = p.ppid
 	}
 	return false
 }
