@@ -116,6 +116,13 @@ var table = []Key{
 	{Name: "console_full", At: AtTop, Type: TypeWord, Values: []string{"block", "drop"}, Default: "`block`",
 		Doc:  "When pazinit's own output is stuck: let the writing workers wait, or drop and count lines.",
 		read: func(l *loader, n *node) { set(&l.cfg.ConsoleFull)(l.word(n, "block", "drop")) }},
+	{Name: "syslog", At: AtTop, Type: TypeBool, Default: "`true` as the init of a machine, else `false`",
+		Doc: "Whether pazinit serves `/dev/log` and reads the kernel's messages: what an instance says by syslog(3) is a line of its output, all else of pazinit's own log.",
+		read: func(l *loader, n *node) {
+			if on, ok := l.boolean(n); ok {
+				l.cfg.Syslog = &on
+			}
+		}},
 	{Name: "shutdown_timeout", At: AtTop, Type: TypeDuration, Min: 1, Default: "each worker has its own `stop_timeout`",
 		Doc:  "How long the end of everything may take as a whole: a little less than what pazinit itself is given, `9s` for `docker stop -t 10`, `28s` for a pod's `terminationGracePeriodSeconds: 30`. It is divided along the stop order; at its end pazinit kills what is left.",
 		read: func(l *loader, n *node) { set(&l.cfg.ShutdownTimeout)(l.duration(n, time.Millisecond)) }},

@@ -113,6 +113,7 @@ socket_owner: deploy:www
 pid_file: run/p.pid
 output_ring: 128KiB
 console_full: drop
+syslog: true
 shutdown_timeout: 1m
 end_when: all
 on_end: reboot
@@ -199,7 +200,7 @@ func TestEveryKey(t *testing.T) {
 	want := Config{
 		LogPath: in("log/own"), SocketPath: in("run/p.sock"), SocketMode: 0o660,
 		SocketOwner: &User{Name: "deploy", UID: 1000, GID: 33, Groups: []uint32{4}, Home: "/home/deploy", Login: "deploy", Shell: "/bin/zsh", UIDSet: true, GIDSet: true},
-		PIDFile:     in("run/p.pid"), OutputRing: 128 << 10, ConsoleFull: "drop", ShutdownTimeout: time.Minute, EndWhen: "all", OnEnd: "reboot",
+		PIDFile:     in("run/p.pid"), OutputRing: 128 << 10, ConsoleFull: "drop", Syslog: new(true), ShutdownTimeout: time.Minute, EndWhen: "all", OnEnd: "reboot",
 		Access: Access{
 			"status":  {{ID: 65534, Name: "user:nobody"}, {Group: true, ID: 33, Name: "group:www"}},
 			"restart": {{Group: true, ID: 4, Name: "group:4"}},

@@ -37,6 +37,7 @@ type Config struct {
 	PIDFile         string        // of pazinit itself; "" for none
 	ConsoleFull     string        // block or drop
 	OutputRing      int64         // bytes kept of each instance's output
+	Syslog          *bool         // serve /dev/log; nil: as fits the place
 	ShutdownTimeout time.Duration // of everything together; 0: each worker has its own
 	EndWhen         string        // any or all: which essential workers' end is the supervisor's
 	OnEnd           string        // exit, poweroff, reboot, halt or shell; "": as fits the place
