@@ -33,10 +33,11 @@ type console struct {
 	used    int    // queued and being written
 	writing bool
 	waiting []*stream
-	dropped uint64 // lines, not yet said
-	torn    bool   // the last write ended within a line; of run alone
-	second  int64  // clock is of it
-	clock   []byte // "15:04:05 "
+	room    chan struct{} // closed when there is some; nil: nobody waits
+	dropped uint64        // lines, not yet said
+	torn    bool          // the last write ended within a line; of run alone
+	second  int64         // clock is of it
+	clock   []byte        // "15:04:05 "
 	empty   []chan struct{}
 
 	trouble trouble
@@ -128,7 +129,7 @@ func (c *console) write(s *stream, data []byte, t int64, kind ending) {
 	} else {
 		cont := s.cont
 		eachLine(data, kind, func(line []byte, partial bool) bool {
-			c.line(s.src, s.which, line, t, cont, partial, "")
+			c.line(s.src, s.which, line, t, cont, partial, levels[s.level])
 			cont = partial
 			return true
 		})
@@ -205,7 +206,7 @@ func (c *console) line(src *Source, which uint8, line []byte, t int64, cont, par
 		b = append(b, "\x1b[0m"...)
 	}
 	b = append(b, ' ')
-	if level != "" && level != "info" {
+	if which == 0 && level != "" && level != "info" && level != "notice" {
 		b = append(b, level...)
 		b = append(b, ": "...)
 	}
@@ -224,7 +225,8 @@ func appendJSON(b []byte, name string, which uint8, level string, line []byte, t
 		b = append(b, `,"stream":"`...)
 		b = append(b, streamNames[which]...)
 		b = append(b, '"')
-	} else {
+	}
+	if level != "" {
 		b = append(b, `,"level":"`...)
 		b = append(b, level...)
 		b = append(b, '"')
@@ -303,6 +305,10 @@ func (c *console) run() {
 			var list []*stream
 			if c.used <= consoleQueue/2 {
 				list, c.waiting = c.waiting, nil
+				if c.room != nil {
+					close(c.room)
+					c.room = nil
+				}
 			}
 			c.mu.Unlock()
 			if list != nil {

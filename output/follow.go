@@ -55,7 +55,7 @@ func (f *Follower) Backlog(sources []*Source, q Query, each func(Line) error) er
 	return err
 }
 
-func (f *Follower) take(src *Source, which uint8, data []byte, t int64, kind ending, pos int64) {
+func (f *Follower) take(src *Source, which uint8, data []byte, t int64, kind ending, level uint8, pos int64) {
 	if f.stream != "" && f.stream != streamNames[which] || f.match != nil && !f.match(src.cfg.Name) {
 		return
 	}
@@ -71,7 +71,7 @@ func (f *Follower) take(src *Source, which uint8, data []byte, t int64, kind end
 			f.missed += countLines(data[at:])
 			return false
 		}
-		f.lines = append(f.lines, Line{time.Unix(0, t), src.cfg.Name, streamNames[which], bytes.Clone(line), partial, src, pos + int64(at)})
+		f.lines = append(f.lines, Line{time.Unix(0, t), src.cfg.Name, streamNames[which], bytes.Clone(line), partial, levels[level], src, pos + int64(at)})
 		f.bytes += len(line) + 100
 		return true
 	})

@@ -273,6 +273,7 @@ func (h *Hub) run() {
 		}
 		s.state = busy
 		s.flushing, s.flushed = s.flushed, nil
+		s.saying = s.takeSaid()
 		if s.sink.waits() { // it may be stuck in there: others take the queue
 			h.running--
 			h.startRunner()

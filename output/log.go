@@ -4,6 +4,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,7 +24,8 @@ type ownLog struct {
 	queued int   // bytes; Hub.mu
 	empty  []chan struct{}
 
-	syslog string // not "": the socket's path
+	syslog string      // not "": the socket's path
+	ours   atomic.Bool // it is served here
 	mu     sync.Mutex
 	fd     int
 	buf    []byte
@@ -52,18 +54,22 @@ func (l *ownLog) init(h *Hub) {
 // debug; msg is one sentence, and control characters in it are made harmless.
 // It never waits: what does not fit anywhere is counted in [Lost].
 func (h *Hub) Log(level, msg string) {
-	line := clean(msg)
+	h.say(level, clean(msg), false)
+}
+
+// say is Log of a clean line. quiet keeps it from the console.
+func (h *Hub) say(level string, line []byte, quiet bool) {
 	now := time.Now()
 	t := now.UnixNano()
 	kept := line
-	if level != "info" && level != "" {
+	if level != "info" && level != "notice" && level != "" {
 		kept = append([]byte(level+": "), line...)
 	}
 	kept = append(kept[:len(kept):len(kept)], '\n')
-	pos := h.self.ring.append(h, 0, kept, t, whole)
+	pos := h.self.ring.append(h, 0, kept, t, whole, 0)
 	if fs := h.followers.Load(); fs != nil {
 		for _, f := range *fs {
-			f.take(h.self, 0, kept, t, whole, pos)
+			f.take(h.self, 0, kept, t, whole, 0, pos)
 		}
 	}
 	if level == "" {
@@ -72,7 +78,8 @@ func (h *Hub) Log(level, msg string) {
 	switch {
 	case h.log.file != nil:
 		h.log.toFile(line, kept, t, now, level)
-	case h.log.syslog != "":
+	case quiet:
+	case h.log.syslog != "" && !h.log.ours.Load():
 		if !h.log.send(line, now, level) {
 			h.err.note(line, t, level)
 		}

@@ -28,6 +28,7 @@ type record struct {
 	n      int32
 	stream uint8
 	kind   ending
+	level  uint8 // of levels; 0: none
 }
 
 const (
@@ -36,7 +37,7 @@ const (
 )
 
 // append keeps the tail of data and returns the position of its first byte.
-func (r *ring) append(h *Hub, stream uint8, data []byte, t int64, kind ending) int64 {
+func (r *ring) append(h *Hub, stream uint8, data []byte, t int64, kind ending, level uint8) int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	pos := r.pos
@@ -77,7 +78,7 @@ func (r *ring) append(h *Hub, stream uint8, data []byte, t int64, kind ending) i
 		r.recs = r.recs[:copy(r.recs, r.recs[r.head:])]
 		r.head = 0
 	}
-	r.recs = append(r.recs, record{t, int32(len(data)), stream, kind})
+	r.recs = append(r.recs, record{t, int32(len(data)), stream, kind, level})
 	return pos
 }
 

@@ -73,6 +73,10 @@ type stream struct {
 	size    int    // of the pipe
 	carry   []byte // the unfinished last line
 
+	said   *said      // what came another way, see Say; nil: nothing. Hub.mu
+	saying []saidLine // what of it this turn delivers
+	level  uint8      // of the line that is delivered
+
 	filed    atomic.Int64 // bytes given to the file
 	flushed  []*flushWait
 	flushing []*flushWait // those that this turn serves
@@ -123,6 +127,7 @@ func (s *stream) turn(b []byte) (more bool, total int) {
 	if !s.sink.waits() {
 		size = maxLine // what a console's queue may grow over its bound
 	}
+	s.sayAll()
 	have := copy(b, s.carry)
 	for {
 		room := b[have:min(have+size, len(b))]
@@ -183,10 +188,10 @@ func (s *stream) take(b []byte, have, n int) int {
 // deliver hands on bytes that end as kind says.
 func (s *stream) deliver(data []byte, t int64, kind ending) {
 	src := s.src
-	pos := src.ring.append(src.hub, s.which, data, t, kind)
+	pos := src.ring.append(src.hub, s.which, data, t, kind, s.level)
 	if fs := src.hub.followers.Load(); fs != nil {
 		for _, f := range *fs {
-			f.take(src, s.which, data, t, kind, pos)
+			f.take(src, s.which, data, t, kind, s.level, pos)
 		}
 	}
 	if !s.raw {
@@ -245,14 +250,14 @@ func (h *Hub) after(s *stream, more bool, n int) {
 		}
 		return
 	}
-	if h.wakefd < 0 || s.src.closing && served && len(s.flushed) == 0 {
+	if h.wakefd < 0 || s.src.closing && served && len(s.flushed) == 0 && s.said == nil {
 		s.finish()
 		return
 	}
 	now := monotonic()
 	gap := now - s.lastRun
 	s.lastRun = now
-	if more || len(s.flushed) > 0 {
+	if more || len(s.flushed) > 0 || s.said != nil {
 		h.enqueue(s)
 		return
 	}
@@ -294,7 +299,7 @@ func (s *stream) quiet() bool {
 	switch s.state {
 	case armed, paused, parked:
 		n, err := unix.IoctlGetInt(s.rfd, unix.TIOCINQ)
-		return err == nil && n == 0 && len(s.carry) == 0 && len(s.flushed) == 0
+		return err == nil && n == 0 && len(s.carry) == 0 && len(s.flushed) == 0 && s.said == nil
 	}
 	return false
 }
@@ -323,6 +328,7 @@ func (s *stream) finish() {
 		w.one()
 	}
 	s.flushed = nil
+	s.takeSaid()
 	s.sink.detach(s)
 	s.src.finished()
 }

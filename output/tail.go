@@ -21,7 +21,8 @@ type Line struct {
 	Name    string
 	Stream  string // stdout, stderr; "" for pazinit's own, and for a file that holds both
 	Bytes   []byte
-	Partial bool // longer than 64 KiB: it goes on in the next one
+	Partial bool   // longer than 64 KiB: it goes on in the next one
+	Level   string // of a line that was said by Say; else "", also from a file
 
 	src *Source
 	pos int64 // in the source; 0 from a file
@@ -113,16 +114,16 @@ func (src *Source) lines(snap snapshot, q Query, since int64) []Line {
 		if r.t < since || q.Stream != "" && streamNames[r.stream] != q.Stream {
 			continue
 		}
-		out = src.split(out, r.stream, data, r.t, r.kind, pos)
+		out = src.split(out, r.stream, data, r.t, r.kind, r.level, pos)
 	}
 	return out
 }
 
-func (src *Source) split(out []Line, stream uint8, data []byte, t int64, kind ending, pos int64) []Line {
+func (src *Source) split(out []Line, stream uint8, data []byte, t int64, kind ending, level uint8, pos int64) []Line {
 	when := time.Unix(0, t)
 	eachLine(data, kind, func(line []byte, partial bool) bool {
 		at := pos + int64(cap(data)-cap(line)) // line is a part of data
-		out = append(out, Line{when, src.cfg.Name, streamNames[stream], line, partial, src, at})
+		out = append(out, Line{when, src.cfg.Name, streamNames[stream], line, partial, levels[level], src, at})
 		return true
 	})
 	return out
