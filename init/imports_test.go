@@ -20,6 +20,7 @@ var mayImport = map[string][]string{
 	"init/internal/lifecycle": {},
 	"cgroupfs":                {},
 	"control":                 {},
+	"machine":                 {},
 	"output":                  {},
 	"procfile":                {},
 	"reaper":                  {"reaper/internal/early"},
