@@ -21,9 +21,13 @@ func arm64(t *testing.T) Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kernels, err := filepath.Glob(filepath.Join(root, "out/vm/arm64/*/boot/vmlinuz-*"))
+	cache, err := Cache()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kernels, err := filepath.Glob(filepath.Join(cache, "arm64/*/boot/vmlinuz-*"))
 	if err == nil && len(kernels) == 0 {
-		err = errors.New("find a kernel below out/vm/arm64: there is none; scripts/fetch-kernel arm64 brings one")
+		err = errors.New("find a kernel for arm64 below " + cache + ": there is none; scripts/fetch-kernel arm64 brings one")
 	}
 	rig.Need(t, "arm64", err)
 	t.Setenv("GOARCH", "arm64")
@@ -37,7 +41,7 @@ func arm64(t *testing.T) Config {
 		t.Fatalf("build the helper (scripts/fetch-kernel arm64 installs the compiler): %v\n%s", err, out)
 	}
 	c := Config{Arch: ARM64, Kernel: kernels[0], Cmdline: "cgroups=v2 cgroup_no_v1=all", Accel: "tcg", Limit: patience}
-	if c.Files, err = Base(filepath.Join(root, "out/vm/arm64/busybox/bin/busybox"), pazinit); err != nil {
+	if c.Files, err = Base(filepath.Join(cache, "arm64/busybox/bin/busybox"), pazinit); err != nil {
 		t.Fatal(err)
 	}
 	if c.Files["/bin/helper"], err = os.ReadFile(helper); err != nil {

@@ -94,12 +94,12 @@ func containers(t *testing.T) Files {
 	if err != nil {
 		t.Fatal(err)
 	}
-	root, err := rig.Root()
+	cache, err := Cache()
 	if err != nil {
 		t.Fatal(err)
 	}
 	files := maps.Clone(h.files)
-	system := filepath.Join(root, "out/vm/crun")
+	system := filepath.Join(cache, "amd64/crun")
 	err = errors.Join(files.linked(system, "/usr/bin/crun"), files.linked(system, "/usr/bin/tini-static"))
 	if errors.Is(err, os.ErrNotExist) {
 		rig.Need(t, "crun", fmt.Errorf("%w; scripts/fetch-crun brings it", err))

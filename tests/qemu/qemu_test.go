@@ -31,14 +31,14 @@ var host = sync.OnceValues(func() (h struct {
 	accel   string
 	files   Files
 }, err error) {
-	root, err := rig.Root()
+	cache, err := Cache()
 	if err != nil {
 		return h, err
 	}
-	if h.kernels, err = Kernels(root); err != nil {
+	if h.kernels, err = Kernels(cache); err != nil {
 		return h, err
 	}
-	if h.files, err = Base(Busybox(root), rig.Binary); err != nil {
+	if h.files, err = Base(Busybox(cache), rig.Binary); err != nil {
 		return h, err
 	}
 	if h.files["/bin/helper"], err = os.ReadFile(rig.Helper); err != nil {

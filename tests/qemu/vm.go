@@ -284,23 +284,37 @@ func Accel(c Config) (accel, why string, err error) {
 	return "kvm", "a machine with it works", nil
 }
 
+// Cache is the folder that scripts/fetch-kernel fills: vm in PAZINIT_CACHE, or in
+// pazinit of the user's cache folder.
+func Cache() (string, error) {
+	dir := os.Getenv("PAZINIT_CACHE")
+	if dir == "" {
+		user, err := os.UserCacheDir()
+		if err != nil {
+			return "", fmt.Errorf("find the kernels: %w; PAZINIT_CACHE can say it", err)
+		}
+		dir = filepath.Join(user, "pazinit")
+	}
+	return filepath.Join(dir, "vm"), nil
+}
+
 // Kernels are those of PAZINIT_KERNELS (paths, with colons between), or those that
-// scripts/fetch-kernel has put below out/vm of the repository.
-func Kernels(root string) ([]string, error) {
+// scripts/fetch-kernel has put into the cache.
+func Kernels(cache string) ([]string, error) {
 	if list := os.Getenv("PAZINIT_KERNELS"); list != "" {
 		return strings.Split(list, ":"), nil
 	}
-	found, err := filepath.Glob(filepath.Join(root, "out/vm/*/boot/vmlinuz-*"))
+	found, err := filepath.Glob(filepath.Join(cache, "amd64/*/boot/vmlinuz-*"))
 	if err == nil && len(found) == 0 {
-		err = errors.New("find a kernel below out/vm: there is none; scripts/fetch-kernel brings one, PAZINIT_KERNELS names others")
+		err = errors.New("find a kernel below " + cache + ": there is none; scripts/fetch-kernel brings one, PAZINIT_KERNELS names others")
 	}
 	return found, err
 }
 
 // Busybox is a static one: PAZINIT_BUSYBOX, or that of scripts/fetch-kernel.
-func Busybox(root string) string {
+func Busybox(cache string) string {
 	if name := os.Getenv("PAZINIT_BUSYBOX"); name != "" {
 		return name
 	}
-	return filepath.Join(root, "out/vm/busybox/bin/busybox")
+	return filepath.Join(cache, "amd64/busybox/bin/busybox")
 }

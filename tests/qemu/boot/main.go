@@ -26,11 +26,15 @@ func main() {
 
 // boot becomes QEMU, when all goes well.
 func boot(pazinit, folder string) error {
-	kernels, err := qemu.Kernels(".")
+	cache, err := qemu.Cache()
 	if err != nil {
 		return err
 	}
-	files, err := qemu.Base(qemu.Busybox("."), pazinit)
+	kernels, err := qemu.Kernels(cache)
+	if err != nil {
+		return err
+	}
+	files, err := qemu.Base(qemu.Busybox(cache), pazinit)
 	if err != nil {
 		return err
 	}
