@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -80,6 +81,7 @@ func TestDocs(t *testing.T) {
 }
 
 func TestKeysAreComplete(t *testing.T) {
+	sections := []Type{TypeSection, TypeSections, TypeOutput, TypeSectionList, TypeInterfaces}
 	seen := make(map[string]bool)
 	for _, k := range Keys() {
 		if k.Doc == "" || !strings.HasSuffix(k.Doc, ".") || k.At == 0 || k.Type.String() == "" {
@@ -92,7 +94,7 @@ func TestKeysAreComplete(t *testing.T) {
 			}
 			seen[id] = true
 		}
-		if k.Type == TypeWord && len(k.Values) == 0 || (k.Type == TypeSection || k.Type == TypeSections || k.Type == TypeOutput) != (k.Inside != 0) {
+		if k.Type == TypeWord && len(k.Values) == 0 || slices.Contains(sections, k.Type) != (k.Inside != 0) {
 			t.Errorf("key %+v", k)
 		}
 	}

@@ -6,7 +6,7 @@ import (
 )
 
 // A Level is a place where keys stand; a key's levels are a set.
-type Level uint8
+type Level uint16
 
 // The levels. A key that both an application and a worker may have is the
 // application's default for its workers.
@@ -17,10 +17,13 @@ const (
 	AtWorker            // applications.NAME.workers.NAME
 	AtBackoff           // backoff, wherever it stands
 	AtOutput            // stdout and stderr as a map
+	AtMount             // an item of mounts
+	AtMachine           // machine
+	AtInterface         // machine.network.NAME
 )
 
 // levelNames are the words of the documentation, in the order of the levels.
-var levelNames = []string{"top", "cgroups", "application", "worker", "backoff", "stdout and stderr"}
+var levelNames = []string{"top", "cgroups", "application", "worker", "backoff", "stdout and stderr", "mounts", "machine", "network"}
 
 // Names lists the levels of a set, as the documentation calls them.
 func (l Level) Names() []string {
@@ -38,27 +41,33 @@ type Type uint8
 
 // The types.
 const (
-	TypeText     Type = iota // a single value
-	TypePath                 // a path
-	TypeWord                 // one of Values
-	TypeBool                 // true or false
-	TypeInteger              // from Min to Max, or one of Values
-	TypeIntegers             // one or a list of them
-	TypeFactor               // a number from Min to Max
-	TypePercent              // "10%"
-	TypeDuration             // "10s", or one of Values
-	TypeSize                 // "64KiB"
-	TypeOctal                // permission bits
-	TypeID                   // a name or a number
-	TypeTexts                // one text or a list of them
-	TypeWords                // true, false or a list of names
-	TypeList                 // a list of texts
-	TypeMap                  // of texts by name
-	TypeSection              // a map with keys of its own, at level Inside
-	TypeSections             // a map of such maps by name
-	TypeOutput               // one of Values or a Section
-	TypeStop                 // a signal or a list of "SIGNAL DURATION"
-	TypeVerbs                // a map of lists of principals by verb
+	TypeText        Type = iota // a single value
+	TypePath                    // a path
+	TypeWord                    // one of Values
+	TypeBool                    // true or false
+	TypeInteger                 // from Min to Max, or one of Values
+	TypeIntegers                // one or a list of them
+	TypeFactor                  // a number from Min to Max
+	TypePercent                 // "10%"
+	TypeDuration                // "10s", or one of Values
+	TypeSize                    // "64KiB"
+	TypeOctal                   // permission bits
+	TypeID                      // a name or a number
+	TypeTexts                   // one text or a list of them
+	TypeWords                   // true, false or a list of names
+	TypeList                    // a list of texts
+	TypeMap                     // of texts by name
+	TypeSection                 // a map with keys of its own, at level Inside
+	TypeSections                // a map of such maps by name
+	TypeOutput                  // one of Values or a Section
+	TypeStop                    // a signal or a list of "SIGNAL DURATION"
+	TypeVerbs                   // a map of lists of principals by verb
+	TypeWordList                // one of Values or a list of them
+	TypeSettings                // a map of texts by names with dots
+	TypeShare                   // a size or a percentage
+	TypePort                    // an I/O port, "0xf4"
+	TypeSectionList             // a list of maps with keys of their own, at level Inside
+	TypeInterfaces              // a map of such maps by the name of an interface
 	numTypes
 )
 
@@ -68,7 +77,9 @@ var typeNames = [numTypes]string{
 	TypeDuration: "duration as `10s`", TypeSize: "size as `64KiB`", TypeOctal: "octal digits", TypeID: "name or number",
 	TypeTexts: "text or a list", TypeWords: "`true`, `false` or a list of names", TypeList: "list of texts", TypeMap: "map of texts",
 	TypeSection: "map", TypeSections: "map of maps by name", TypeOutput: "word or map", TypeStop: "signal, or a list of `SIGNAL DURATION`",
-	TypeVerbs: "map of verbs to lists of `user:NAME`, `group:NAME`",
+	TypeVerbs:    "map of verbs to lists of `user:NAME`, `group:NAME`",
+	TypeWordList: "word or a list", TypeSettings: "map of texts", TypeShare: "size as `64MiB` or percentage as `50%`",
+	TypePort: "I/O port as `0xf4`", TypeSectionList: "list of maps", TypeInterfaces: "map of maps by the interface's name",
 }
 
 func (t Type) String() string { return typeNames[t] }
@@ -129,8 +140,8 @@ var table = []Key{
 	{Name: "end_when", At: AtTop, Type: TypeWord, Values: []string{"any", "all"}, Default: "`any`",
 		Doc:  "Which of the `essential` workers must have ended for good to end pazinit. Its exit status is the first one of theirs, in the order of the file, that is not 0.",
 		read: func(l *loader, n *node) { set(&l.cfg.EndWhen)(l.word(n, "any", "all")) }},
-	{Name: "on_end", At: AtTop, Type: TypeWord, Values: endWords, Default: "`exit`; as the first process of a machine `poweroff`",
-		Doc:  "What PID 1 does when everything has ended: `exit`, switch the machine off, start it again or halt it (in a container: end it so that whoever started it sees that), or open a shell on the console first, if there are both.",
+	{Name: "on_end", At: AtTop, Type: TypeWord, Values: endWords, Default: "`exit`; as the init of a machine `poweroff`",
+		Doc:  "What PID 1 does when everything has ended: `exit`, switch the machine off, start it again or halt it (in a container: end it so that whoever started it sees that), start the kernel that kexec(8) has loaded, or open a shell on the console first, if there are both. The init of a machine never exits: `exit` is `poweroff` there.",
 		read: func(l *loader, n *node) { set(&l.cfg.OnEnd)(l.word(n, endWords...)) }},
 	{Name: "access", At: AtTop | both, Type: TypeVerbs, Default: "root and pazinit's own user",
 		Doc:  "Who else may use a verb. `clear` and `maintail` stand for emptying logs and for pazinit's own log. An application or a worker adds to what stands above it, for its own instances.",
@@ -138,6 +149,12 @@ var table = []Key{
 	{Name: "cgroups", At: AtTop, Type: TypeSection, Inside: AtCgroups,
 		Doc:  "Where the instances' control groups are.",
 		read: (*loader).readCgroups},
+	{Name: "mounts", At: AtTop, Type: TypeSectionList, Inside: AtMount,
+		Doc:  "What the init of a machine mounts before the applications' files are read, in this order; without meaning elsewhere.",
+		read: (*loader).readMounts},
+	{Name: "machine", At: AtTop, Type: TypeSection, Inside: AtMachine,
+		Doc:  "What the init of a machine does besides; without meaning elsewhere.",
+		read: func(l *loader, n *node) { l.section(n, AtMachine) }},
 	{Name: "applications", At: AtTop, Type: TypeSections, Inside: AtApplication,
 		Doc:  "The applications by name. Names have letters, digits, `_` and `-`.",
 		read: (*loader).readApplications},
@@ -154,6 +171,133 @@ var table = []Key{
 	{Name: "fs_root", At: AtCgroups, Type: TypePath, Default: "`/sys/fs/cgroup`",
 		Doc:  "Where the control groups are mounted.",
 		read: func(l *loader, n *node) { set(&l.cfg.Cgroups.FSRoot)(l.path(n, l.dirOf(n))) }},
+
+	{Name: "device", At: AtMount, Type: TypeText, Default: "the type",
+		Doc:  "What is mounted, as in fstab(5): `/dev/vda1`, `LABEL=`, `UUID=`, `PARTLABEL=` or `PARTUUID=`, the tag of virtiofs or 9p, or what the type takes.",
+		read: func(l *loader, n *node) { set(&l.mount.Device)(l.text(n, "/dev/vda1, LABEL=data, ...")) }},
+	{Name: "path", At: AtMount, Type: TypePath,
+		Doc:  "Where; it is made if it is not there. Needed.",
+		read: (*loader).readMountPath},
+	{Name: "type", At: AtMount, Type: TypeText, Default: "what the device holds",
+		Doc:  "The file system: `ext4`, `virtiofs`, `9p`, `overlay`, `tmpfs` and so on.",
+		read: func(l *loader, n *node) { set(&l.mount.Type)(l.text(n, "ext4, virtiofs, tmpfs, ...")) }},
+	{Name: "options", At: AtMount, Type: TypeTexts,
+		Doc:  "Options, as in fstab(5): a list, or a text with commas.",
+		read: (*loader).readMountOptions},
+	{Name: "wait", At: AtMount, Type: TypeDuration, Default: "`10s` for a device",
+		Doc: "How long a device that comes late is waited for.",
+		read: func(l *loader, n *node) {
+			set(&l.mount.Wait)(l.duration(n, 0))
+			l.mount.WaitSet = true
+		}},
+	{Name: "optional", At: AtMount, Type: TypeBool, Default: "`false`",
+		Doc:  "Whether the machine boots without it. Else that is an emergency.",
+		read: func(l *loader, n *node) { set(&l.mount.Optional)(l.boolean(n)) }},
+
+	{Name: "hostname", At: AtMachine, Type: TypeText, Default: "that of `/etc/hostname`",
+		Doc:  "The machine's name.",
+		read: (*loader).readHostname},
+	{Name: "console", At: AtMachine, Type: TypeText, Default: "the kernel's own, the last `console=`",
+		Doc:  "The terminal that is the console: `ttyS0`, `hvc0`.",
+		read: (*loader).readConsole},
+	{Name: "cgroup_version", At: AtMachine, Type: TypeWord, Values: cgroupVersions, Default: "`v2`",
+		Doc:  "Which control groups are mounted.",
+		read: func(l *loader, n *node) { set(&l.cfg.Machine.CgroupVersion)(l.word(n, cgroupVersions...)) }},
+	{Name: "root_writable", At: AtMachine, Type: TypeBool, Default: "`true`",
+		Doc:  "Whether the root, if it is mounted read-only, is made writable.",
+		read: func(l *loader, n *node) { set(&l.cfg.Machine.RootWritable)(l.boolean(n)) }},
+	{Name: "fstab", At: AtMachine, Type: TypeBool, Default: "`false`",
+		Doc:  "Whether what `/etc/fstab` lists is mounted and swapped to, after `mounts`.",
+		read: func(l *loader, n *node) { set(&l.cfg.Machine.Fstab)(l.boolean(n)) }},
+	{Name: "swaps", At: AtMachine, Type: TypeTexts,
+		Doc:  "Devices and files to swap to, named as in `mounts`.",
+		read: func(l *loader, n *node) { l.cfg.Machine.Swaps = l.strings(n, "/dev/vdb, LABEL=swap, ...") }},
+	{Name: "zram", At: AtMachine, Type: TypeShare,
+		Doc:  "How much compressed swap in memory there is: a size, or a part of the memory.",
+		read: (*loader).readZram},
+	{Name: "modules", At: AtMachine, Type: TypeTexts,
+		Doc: "Kernel modules to load, with what they need; parameters follow the name.",
+		read: func(l *loader, n *node) {
+			l.cfg.Machine.Modules = l.strings(n, "a module's name, softdog soft_margin=5")
+		}},
+	{Name: "sysctls", At: AtMachine, Type: TypeSettings,
+		Doc:  "Kernel settings, as in `net.ipv4.ip_forward: 1`.",
+		read: (*loader).readSysctls},
+	{Name: "entropy_seed", At: AtMachine, Type: TypePath, Values: []string{"off"}, Default: "`/var/lib/pazinit/seed`, but not in an initramfs",
+		Doc:  "The file that keeps randomness from one boot to the next.",
+		read: (*loader).readSeed},
+	{Name: "watchdog", At: AtMachine, Type: TypeDuration, Min: 1, Values: []string{"off"}, Default: "`off`",
+		Doc:  "The time after which the watchdog's hardware starts a machine again whose init hangs. At least `2s`.",
+		read: (*loader).readWatchdog},
+	{Name: "watchdog_device", At: AtMachine, Type: TypePath, Default: "`/dev/watchdog`",
+		Doc:  "The watchdog.",
+		read: func(l *loader, n *node) { set(&l.cfg.Machine.WatchdogDevice)(l.path(n, "/dev")) }},
+	{Name: "emergency", At: AtMachine, Type: TypeWord, Values: []string{"reboot", "shell"}, Default: "`reboot`",
+		Doc:  "What follows when the machine cannot be started: a reboot after `reboot_delay`, or a shell on the console, whose end is a reboot.",
+		read: func(l *loader, n *node) { set(&l.cfg.Machine.Emergency)(l.word(n, "reboot", "shell")) }},
+	{Name: "reboot_delay", At: AtMachine, Type: TypeDuration, Default: "`10s`",
+		Doc:  "How long the message of such an emergency stands on the console.",
+		read: func(l *loader, n *node) { set(&l.cfg.Machine.RebootDelay)(l.duration(n, 0)) }},
+	{Name: "panic_timeout", At: AtMachine, Type: TypeDuration, Values: []string{"off"}, Default: "the kernel command line's `panic=`, else `10s`",
+		Doc:  "How long after a panic of the kernel the machine starts again, in whole seconds; `off` is never.",
+		read: (*loader).readPanic},
+	{Name: "ctrl_alt_del", At: AtMachine, Type: TypeWord, Values: []string{"reboot", "poweroff", "ignore"}, Default: "`reboot`",
+		Doc: "What these keys do.",
+		read: func(l *loader, n *node) {
+			set(&l.cfg.Machine.CtrlAltDel)(l.word(n, "reboot", "poweroff", "ignore"))
+		}},
+	{Name: "power_button", At: AtMachine, Type: TypeWord, Values: []string{"poweroff", "reboot", "ignore"}, Default: "`poweroff`",
+		Doc: "What the power button does, which is also how a hypervisor asks for the machine's end.",
+		read: func(l *loader, n *node) {
+			set(&l.cfg.Machine.PowerButton)(l.word(n, "poweroff", "reboot", "ignore"))
+		}},
+	{Name: "debug_exit", At: AtMachine, Type: TypePort,
+		Doc:  "The port of QEMU's isa-debug-exit, which gets the machine's result (amd64).",
+		read: (*loader).readDebugExit},
+	{Name: "dns", At: AtMachine, Type: TypeTexts,
+		Doc:  "Addresses of name servers for `/etc/resolv.conf`, before those that DHCP names.",
+		read: (*loader).readDNS},
+	{Name: "search", At: AtMachine, Type: TypeTexts,
+		Doc:  "Domains that names without a dot are looked for in.",
+		read: func(l *loader, n *node) { l.cfg.Machine.Search = l.strings(n, "a domain") }},
+	{Name: "network", At: AtMachine, Type: TypeInterfaces, Inside: AtInterface,
+		Doc:  "The network interfaces by name.",
+		read: (*loader).readNetwork},
+
+	{Name: "dhcp", At: AtInterface, Type: TypeBool, Default: "`false`",
+		Doc:  "Whether an IPv4 address is asked for by DHCP.",
+		read: func(l *loader, n *node) { set(&l.iface.DHCP)(l.boolean(n)) }},
+	{Name: "addresses", At: AtInterface, Type: TypeTexts,
+		Doc:  "Addresses of its own, as `192.0.2.7/24` or `2001:db8::7/64`.",
+		read: func(l *loader, n *node) { l.iface.Addresses = l.addresses(n, prefixText) }},
+	{Name: "gateway", At: AtInterface, Type: TypeTexts,
+		Doc:  "Where everything goes that has no other route: an address, or one each of IPv4 and IPv6.",
+		read: (*loader).readGateway},
+	{Name: "routes", At: AtInterface, Type: TypeTexts,
+		Doc:  "Further routes, as `10.0.0.0/8 via 192.0.2.1`, or `10.0.0.0/8` for what is on the link.",
+		read: (*loader).readRoutes},
+	{Name: "mtu", At: AtInterface, Type: TypeInteger, Min: 68, Max: 65535, Default: "the device's",
+		Doc:  "The longest packet, in bytes.",
+		read: func(l *loader, n *node) { set(&l.iface.MTU)(l.integer(n, 68, 65535)) }},
+	{Name: "vlan", At: AtInterface, Type: TypeInteger, Min: 1, Max: 4094,
+		Doc:  "The interface is made: this VLAN of `parent`.",
+		read: func(l *loader, n *node) { set(&l.iface.VLAN)(l.integer(n, 1, 4094)) }},
+	{Name: "parent", At: AtInterface, Type: TypeText,
+		Doc:  "The interface that a VLAN is on.",
+		read: (*loader).readParent},
+	{Name: "bridge", At: AtInterface, Type: TypeTexts,
+		Doc:  "The interface is made: a bridge of these.",
+		read: (*loader).readBridge},
+	{Name: "ipv6_ra", At: AtInterface, Type: TypeBool, Default: "the kernel's",
+		Doc: "Whether the kernel gives itself addresses that routers advertise.",
+		read: func(l *loader, n *node) {
+			if on, ok := l.boolean(n); ok {
+				l.iface.IPv6RA = &on
+			}
+		}},
+	{Name: "optional", At: AtInterface, Type: TypeBool, Default: "`false`",
+		Doc:  "Whether `wait_for: network` does without it.",
+		read: func(l *loader, n *node) { set(&l.iface.Optional)(l.boolean(n)) }},
 
 	{Name: "procfile", At: AtApplication, Type: TypePath,
 		Doc: "The application's Procfile, or the directory that holds a `Procfile`. Relative to the file that it stands in. Needed unless every worker has a `command_line` or `run`."},
@@ -251,6 +395,9 @@ var table = []Key{
 	{Name: "autostart", At: both, Type: TypeBool, Default: "`true`",
 		Doc:  "Whether it starts together with pazinit.",
 		read: func(l *loader, n *node) { set(&l.w.Autostart)(l.boolean(n)) }},
+	{Name: "wait_for", At: both, Type: TypeWordList, Values: waitWords,
+		Doc:  "What must be there before the supervisor starts it: `network` is that everything under `machine.network` is up. Where pazinit sets no network up, it is there. An operator's start does not wait.",
+		read: (*loader).readWaitFor},
 	{Name: "essential", At: both, Type: TypeBool, Default: "`false`",
 		Doc:  "Whether its end for good is pazinit's, with its exit status; see `end_when`.",
 		read: func(l *loader, n *node) { set(&l.w.Essential)(l.boolean(n)) }},
@@ -302,7 +449,11 @@ var table = []Key{
 		read: func(l *loader, n *node) { set(&l.w.StopTo)(l.word(n, "leader", "group", "tree")) }},
 }
 
-var endWords = []string{"exit", "poweroff", "reboot", "halt", "shell"}
+var endWords = []string{"exit", "poweroff", "reboot", "halt", "kexec", "shell"}
+
+var cgroupVersions = []string{"v2", "v1", "hybrid", "none"}
+
+var waitWords = []string{"network"}
 
 var outputWords = []string{"capture", "inherit", "null"}
 

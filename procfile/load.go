@@ -15,13 +15,15 @@ import (
 
 // Options say what to read and as whom.
 type Options struct {
-	Config   string // the configuration's path; "" is none
-	Procfile string // a Procfile's path or its directory; "" is none
-	Dir      string // where relative paths begin and files are looked for; "" is the working directory
-	System   string // the configuration looked for first; "" is /etc/pazinit/pazinit.yaml
-	UID, GID int    // the supervisor's effective ones
-	Passwd   string // "" is /etc/passwd
-	Group    string // "" is /etc/group
+	Config   string   // the configuration's path; "" is none
+	Procfile string   // a Procfile's path or its directory; "" is none
+	Dir      string   // where relative paths begin and files are looked for; "" is the working directory
+	System   string   // the configuration looked for first; "" is /etc/pazinit/pazinit.yaml
+	UID, GID int      // the supervisor's effective ones
+	Passwd   string   // "" is /etc/passwd
+	Group    string   // "" is /etc/group
+	Set      []string // PATH=VALUE: put over the files, see Load
+	Beside   bool     // look for a Procfile beside System, too
 }
 
 // Load reads the configuration with its includes and all Procfiles and .env
@@ -36,15 +38,31 @@ type Options struct {
 // whose folder they can write, is an error if UID is 0. [ErrNotFound] says that
 // there was none.
 //
+// Set is put over what the files say, as a further file would be, before anything
+// is checked: each is PATH=VALUE, as in machine.hostname=a, shop.env.MODE=test or
+// shop.web.num_instances=2.
+//
 // Load blocks as long as the file system does.
 func Load(opts Options) (*Config, error) {
-	l := &loader{
+	l := newLoader(opts)
+	if err := l.load(); err != nil {
+		return nil, err
+	}
+	return l.cfg, nil
+}
+
+func newLoader(opts Options) *loader {
+	return &loader{
 		opts: opts,
 		keys: table,
+		accounts: accounts{
+			passwd: cmpOr(opts.Passwd, "/etc/passwd"), group: cmpOr(opts.Group, "/etc/group"),
+		},
 		cfg: &Config{
 			ConsoleFull: "block",
 			OutputRing:  64 << 10,
 			EndWhen:     "any",
+			Machine:     newMachine(),
 			Cgroups: Cgroups{
 				HierarchyRoot: "pazinit",
 				Subsystems:    []string{"memory", "cpu", "cpuacct", "blkio"},
@@ -52,11 +70,6 @@ func Load(opts Options) (*Config, error) {
 			},
 		},
 	}
-	l.accounts = accounts{passwd: cmpOr(opts.Passwd, "/etc/passwd"), group: cmpOr(opts.Group, "/etc/group")}
-	if err := l.load(); err != nil {
-		return nil, err
-	}
-	return l.cfg, nil
 }
 
 // SocketPath reads socket_path alone from the configuration at path, with its
@@ -87,6 +100,7 @@ type loader struct {
 	errs     errorList
 	cfg      *Config
 	found    bool // the configuration or the Procfile was found, not named
+	early    bool // only what LoadMachine reads
 
 	level     Level
 	at        string // the key being read, from the top: "cgroups.fs_root"
@@ -95,6 +109,8 @@ type loader struct {
 	lost      bool     // app's Procfile is not known
 	portPos   Position // where app's PortBase is
 	w         *Worker  // the worker, or its application's defaults
+	mount     *Mount
+	iface     *Interface
 	sc        *scratch // what else is known of w
 	out       *Target
 	keep      *node
@@ -112,9 +128,6 @@ func cmpOr(s, or string) string {
 	return s
 }
 
-// dirOf is the folder of the file that n stands in.
-func (l *loader) dirOf(n *node) string { return filepath.Dir(n.pos.File) }
-
 func (l *loader) load() error {
 	dir := l.opts.Dir
 	if dir == "" {
@@ -128,16 +141,23 @@ func (l *loader) load() error {
 		config, procfile = l.find(dir)
 	}
 	tree := &node{kind: mapping}
+	r := reader{errs: &l.errs, files: &l.cfg.Files}
 	if config != "" {
-		r := reader{errs: &l.errs, files: &l.cfg.Files}
 		if t := r.read(absolute(config, dir), Position{}, nil); t != nil {
 			tree = t
+		}
+		if l.opts.Beside && procfile == "" && tree.get("applications") == nil {
+			// A Procfile beside it is the application.
+			if path := filepath.Join(filepath.Dir(absolute(config, dir)), "Procfile"); exists(path) {
+				procfile = path
+			}
 		}
 	}
 	if procfile != "" {
 		addProcfile(tree, absolute(procfile, dir))
 	}
-	if config != "" || procfile != "" {
+	if config != "" || procfile != "" || l.early {
+		l.applySets(&r, tree)
 		l.section(tree, AtTop)
 		l.checkTogether()
 	}
@@ -146,6 +166,11 @@ func (l *loader) load() error {
 		return errs
 	}
 	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // sortErrors orders by file, line and column; files that could not be read and
@@ -174,7 +199,13 @@ func sortErrors(errs Errors, files []string) {
 func (l *loader) find(dir string) (config, procfile string) {
 	system := cmpOr(l.opts.System, "/etc/pazinit/pazinit.yaml")
 	local := []string{filepath.Join(dir, "pazinit.yaml"), filepath.Join(dir, "Procfile")}
-	for _, path := range append([]string{system}, local...) {
+	places := []string{system}
+	beside := ""
+	if l.opts.Beside {
+		beside = filepath.Join(filepath.Dir(system), "Procfile")
+		places = append(places, beside)
+	}
+	for _, path := range append(places, local...) {
 		_, err := os.Stat(path)
 		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 			continue
@@ -183,8 +214,11 @@ func (l *loader) find(dir string) (config, procfile string) {
 			l.errs.put(&Error{Position: Position{File: path}, What: fmt.Sprintf("look at it: %v", bare(err)), Cause: err})
 			return "", ""
 		}
-		if path == system {
+		switch path {
+		case system:
 			return path, ""
+		case beside:
+			return "", path
 		}
 		l.found = true
 		if !l.trusted(path) {
@@ -194,6 +228,9 @@ func (l *loader) find(dir string) (config, procfile string) {
 			return path, ""
 		}
 		return "", path
+	}
+	if l.early {
+		return "", ""
 	}
 	l.errs.put(&Error{
 		What:  fmt.Sprintf("found neither %s nor %s nor %s", system, local[0], local[1]),
@@ -266,7 +303,9 @@ func (l *loader) section(n *node, level Level) {
 	}
 	wasLevel, wasAt := l.level, l.at
 	l.level = level
-	l.unknown(n, level)
+	if !l.early || level != AtTop {
+		l.unknown(n, level)
+	}
 	for i := range l.keys {
 		k := &l.keys[i]
 		if k.At&level == 0 || k.read == nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -117,6 +118,34 @@ syslog: true
 shutdown_timeout: 1m
 end_when: all
 on_end: reboot
+mounts:
+  - {device: LABEL=data, path: /data/, type: ext4, options: "ro,noatime", wait: 3s, optional: true}
+  - {type: tmpfs, path: /scratch, options: [size=1m, mode=0700]}
+machine:
+  hostname: shop-1
+  console: /dev/hvc0
+  cgroup_version: hybrid
+  root_writable: false
+  fstab: true
+  swaps: [/dev/vdb, LABEL=swap]
+  zram: 25%
+  modules: [virtio_net, softdog soft_margin=5]
+  sysctls: {net.ipv4.ip_forward: 1, kernel/hung_task_panic: "0"}
+  entropy_seed: /data/seed
+  watchdog: 20s
+  watchdog_device: watchdog1
+  emergency: shell
+  reboot_delay: 1s
+  panic_timeout: 5s
+  ctrl_alt_del: ignore
+  power_button: reboot
+  debug_exit: 0xf4
+  dns: ["192.0.2.53", "2001:db8::53"]
+  search: example.org
+  network:
+    eth0: {dhcp: true, optional: true, mtu: 1400, ipv6_ra: false}
+    eth0.7: {vlan: 7, parent: eth0}
+    br-lan: {bridge: [eth1], addresses: [192.0.2.7/24], gateway: [192.0.2.1, "2001:db8::1"], routes: [10.0.0.0/8 via 192.0.2.2, "2001:db8:1::/48"]}
 access: {status: ["user:nobody", "group:www"], restart: "group:4"}
 cgroups: {hierarchy_root: a/b, subsystems: memory, fs_root: /cg}
 include: more.yaml
@@ -146,6 +175,7 @@ applications:
     priority: 5
     autostart: false
     essential: true
+    wait_for: network
     stdout: {file: out.log, rotate_size: 10MiB}
     stderr: "null"
     workers:
@@ -159,6 +189,7 @@ applications:
         stop_signal: 2
         access: {stop: ["user:33"]}
       one:
+        wait_for: []
         run: /bin/echo
         args: ["a b", "", $HOME, "*", 80]
         restart: false
@@ -206,6 +237,38 @@ func TestEveryKey(t *testing.T) {
 			"restart": {{Group: true, ID: 4, Name: "group:4"}},
 		},
 		Cgroups: Cgroups{HierarchyRoot: "a/b", HierarchyRootSet: true, Subsystems: []string{"memory"}, FSRoot: "/cg"},
+		Mounts: []Mount{
+			{Device: "LABEL=data", Path: "/data", Type: "ext4", Options: []string{"ro", "noatime"}, Wait: 3 * time.Second, WaitSet: true, Optional: true},
+			{Type: "tmpfs", Path: "/scratch", Options: []string{"size=1m", "mode=0700"}, Wait: 10 * time.Second},
+		},
+		Machine: Machine{
+			Hostname: "shop-1", Console: "hvc0", CgroupVersion: "hybrid", Fstab: true, Swaps: []string{"/dev/vdb", "LABEL=swap"}, ZramShare: 0.25,
+			Modules: []string{"virtio_net", "softdog soft_margin=5"}, Sysctls: []Setting{{"net.ipv4.ip_forward", "1"}, {"kernel/hung_task_panic", "0"}},
+			EntropySeed: "/data/seed", Watchdog: 20 * time.Second, WatchdogDevice: "/dev/watchdog1", Emergency: "shell", RebootDelay: time.Second,
+			PanicTimeout: 5 * time.Second, CtrlAltDel: "ignore", PowerButton: "reboot", DebugExit: 0xf4,
+			DNS: []netip.Addr{netip.MustParseAddr("192.0.2.53"), netip.MustParseAddr("2001:db8::53")}, Search: []string{"example.org"},
+			Network: []Interface{
+				{Name: "eth0", DHCP: true, Optional: true, MTU: 1400, IPv6RA: new(false)},
+				{Name: "eth0.7", VLAN: 7, Parent: "eth0"},
+				{Name: "br-lan", IsBridge: true, Bridge: []string{"eth1"}, Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/24")},
+					Gateways: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")},
+					Routes: []Route{
+						{To: netip.MustParsePrefix("10.0.0.0/8"), Via: netip.MustParseAddr("192.0.2.2")}, {To: netip.MustParsePrefix("2001:db8:1::/48")},
+					}},
+			},
+		},
+	}
+	for i := range top.Mounts {
+		if top.Mounts[i].Pos.Line == 0 {
+			t.Errorf("mount %d has no position", i)
+		}
+		top.Mounts[i].Pos = Position{}
+	}
+	for i := range top.Machine.Network {
+		if top.Machine.Network[i].Pos.Line == 0 {
+			t.Errorf("interface %d has no position", i)
+		}
+		top.Machine.Network[i].Pos = Position{}
 	}
 	if !reflect.DeepEqual(top, want) {
 		t.Errorf("Config = %+v\nwant     %+v", top, want)
@@ -225,7 +288,7 @@ func TestEveryKey(t *testing.T) {
 		Stdin:    "null",
 		Stdout:   Target{Kind: "dir", Path: in("logs"), RotateSize: 1500},
 		Stderr:   Target{Kind: "pipe", Command: "logger -t web", Pipe: Command{Line: "logger -t web", Argv: []string{"logger", "-t", "web"}}},
-		Priority: 5, Essential: true,
+		Priority: 5, Essential: true, WaitFor: []string{"network"},
 		Restart: "on-failure", SuccessCodes: []int{0, 3},
 		Backoff:      Backoff{Base: time.Second, Factor: 1.5, Max: 2 * time.Minute},
 		HealthyAfter: 20 * time.Second, RestartWindow: 2 * time.Minute, RetryTimes: 7,
@@ -237,6 +300,7 @@ func TestEveryKey(t *testing.T) {
 	}
 	one := web
 	one.Name, one.Pos, one.NumInstances, one.Access = "one", Position{in("Procfile"), 2, 1}, 1, nil
+	one.WaitFor = nil
 	one.Command = Command{Line: "/bin/echo 'a b' '' '$HOME' '*' 80", Argv: []string{"/bin/echo", "a b", "", "$HOME", "*", "80"}}
 	one.Env = []string{"A=app", "B=app", "D=dotenv", "E=two", "F=one\ntwo"}
 	one.EnvInherit = Inherit{}

@@ -4,13 +4,16 @@ import "encoding/json"
 
 // The patterns of texts with a unit and of names.
 const (
-	patternDuration = `^([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s|m|h))+$`
-	patternSize     = `^[0-9]+(\.[0-9]*)? ?(B|KiB|MiB|GiB|TiB|kB|KB|MB|GB|TB)$`
-	patternPercent  = `^[0-9]+(\.[0-9]*)?%$`
-	patternOctal    = `^(0o)?[0-7]{1,4}$`
-	patternName     = `^[A-Za-z0-9_-]{1,64}$`
-	patternVariable = `^[A-Za-z0-9_]+$`
-	patternAccess   = `^(user|group):.+$`
+	patternDuration  = `^([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s|m|h))+$`
+	patternSize      = `^[0-9]+(\.[0-9]*)? ?(B|KiB|MiB|GiB|TiB|kB|KB|MB|GB|TB)$`
+	patternPercent   = `^[0-9]+(\.[0-9]*)?%$`
+	patternOctal     = `^(0o)?[0-7]{1,4}$`
+	patternName      = `^[A-Za-z0-9_-]{1,64}$`
+	patternVariable  = `^[A-Za-z0-9_]+$`
+	patternSetting   = `^[A-Za-z0-9_-][A-Za-z0-9_./-]*$`
+	patternPort      = `^0x[0-9a-fA-F]{1,4}$`
+	patternInterface = `^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$`
+	patternAccess    = `^(user|group):.+$`
 )
 
 type object = map[string]any
@@ -19,7 +22,7 @@ type object = map[string]any
 // [Keys]. What it accepts can still be wrong: it knows no files, users and ports.
 func Schema() []byte {
 	defs := object{}
-	for _, level := range []Level{AtCgroups, AtApplication, AtWorker, AtBackoff, AtOutput} {
+	for _, level := range []Level{AtCgroups, AtApplication, AtWorker, AtBackoff, AtOutput, AtMount, AtMachine, AtInterface} {
 		defs[defName(level)] = levelSchema(level)
 	}
 	defs[defName(AtOutput)].(object)["oneOf"] = []any{
@@ -37,8 +40,13 @@ func Schema() []byte {
 }
 
 func defName(level Level) string {
-	if level == AtOutput {
+	switch level {
+	case AtOutput:
 		return "output"
+	case AtMount:
+		return "mount"
+	case AtInterface:
+		return "interface"
 	}
 	return level.Names()[0]
 }
@@ -125,6 +133,24 @@ func (k *Key) schema() object {
 	case TypeStop:
 		signal := object{"type": []string{"string", "integer"}, "minLength": 1}
 		s = either(signal, object{"type": "array", "items": signal, "minItems": 1, "maxItems": maxStopSteps})
+	case TypeWordList:
+		return either(words, listOf(words))
+	case TypeSettings:
+		s = object{
+			"type": []string{"object", "null"}, "additionalProperties": single,
+			"propertyNames": object{"pattern": patternSetting},
+		}
+	case TypeShare:
+		s = either(pattern(patternSize), pattern(patternPercent))
+	case TypePort:
+		s = either(pattern(patternPort), object{"type": "integer", "minimum": 1, "maximum": 65535})
+	case TypeSectionList:
+		s = object{"type": []string{"array", "null"}, "items": ref(k.Inside)}
+	case TypeInterfaces:
+		s = object{
+			"type": []string{"object", "null"}, "additionalProperties": ref(k.Inside),
+			"propertyNames": object{"pattern": patternInterface},
+		}
 	case TypeVerbs:
 		s = object{
 			"type":                 []string{"object", "null"},

@@ -85,8 +85,8 @@ func (l *loader) readSocketOwner(n *node) {
 // verbs are the keys of access: the verbs of the socket, and clear and maintail
 // for the logs that are emptied and for pazinit's own.
 var verbs = []string{
-	"add", "clear", "events", "help", "logs", "maintail", "pid", "plan", "reload", "remove", "reopen", "restart",
-	"scale", "shutdown", "signal", "start", "status", "stop", "version",
+	"add", "clear", "events", "halt", "help", "kexec", "logs", "maintail", "pid", "plan", "poweroff", "reboot", "reload",
+	"remove", "reopen", "restart", "scale", "shutdown", "signal", "start", "status", "stop", "version",
 }
 
 // AccessVerbs lists what access can be given to.
@@ -138,7 +138,7 @@ func (l *loader) readAccess(n *node) {
 		l.app.Access = access
 	case AtWorker:
 		l.w.Access = access
-	case AtCgroups, AtBackoff, AtOutput, both: // have no such key
+	case AtCgroups, AtBackoff, AtOutput, AtMount, AtMachine, AtInterface, both: // have no such key
 	}
 }
 

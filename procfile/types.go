@@ -40,9 +40,11 @@ type Config struct {
 	Syslog          *bool         // serve /dev/log; nil: as fits the place
 	ShutdownTimeout time.Duration // of everything together; 0: each worker has its own
 	EndWhen         string        // any or all: which essential workers' end is the supervisor's
-	OnEnd           string        // exit, poweroff, reboot, halt or shell; "": as fits the place
+	OnEnd           string        // exit, poweroff, reboot, halt, kexec or shell; "": as fits the place
 	Access          Access
 	Cgroups         Cgroups
+	Mounts          []Mount // of a machine
+	Machine         Machine
 
 	Applications []*Application // in the order of the files
 }
@@ -72,6 +74,7 @@ type Application struct {
 	Procfile string // its absolute path
 	Dir      string // the folder that it lies in, absolute
 	PortBase int    // 0: given out by the supervisor
+	Own      bool   // it is in no file but pazinit's own: no ports, and whether it lives does not count
 	Access   Access
 	Workers  []*Worker // in the order of the Procfile
 }
@@ -100,6 +103,7 @@ type Worker struct {
 	Priority  int
 	Autostart bool
 	Essential bool
+	WaitFor   []string // conditions of its first start
 
 	Restart       string // always, on-failure or never
 	SuccessCodes  []int
