@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pazinit/pazinit/control"
+	"github.com/pazinit/pazinit/tests/rig"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -46,10 +47,8 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	program = filepath.Join(dir, "pazinit")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X=runtime.godebugDefault=asyncpreemptoff=1,containermaxprocs=0,updatemaxprocs=0 -E=github.com/pazinit/pazinit/reaper/internal/early.entry", "-o", program, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
+	if err := rig.Build(program); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()
