@@ -67,6 +67,8 @@ check: lint generate ## all that a change must pass
 
 bench: ## numbers for this build on this machine; PEERS=1 adds other supervisors
 	$(if $(PEERS),scripts/install-deps peers)
+	-scripts/fetch-kernel
+	-scripts/fetch-inits
 	go run ./tests/bench $(BENCH)
 
 seeds: programs ## which rows of the older supervisors' list pass

@@ -37,6 +37,8 @@ type bench struct {
 	pazinit, goref string
 	against        string
 	stamp, ref     string
+	boot, bootGo   string // c/boot.c and bootref
+	accel          string // of machines
 	unique         int
 }
 
@@ -54,6 +56,7 @@ var parts = []part{
 	{"output", (*bench).output},
 	{"orphans", (*bench).orphans},
 	{"exec", (*bench).execMode},
+	{"boot", (*bench).bootMachines},
 }
 
 func main() { os.Exit(run()) }
