@@ -237,3 +237,17 @@ func readLimit(file string) (int64, error) {
 	}
 	return strconv.ParseInt(text, 10, 64)
 }
+
+// Of names the group that process pid lives in, relative to our folder and as
+// [Hierarchy.Group] takes it, perhaps with a group behind it that the process
+// made itself: shop/web.1/own. It is false for one that lives elsewhere or is
+// gone. A zombie still has its group on v2, not on v1.
+func (h *Hierarchy) Of(pid int) (name string, ok bool) {
+	at, ok := h.mount.ownPath(readProc("/proc/" + strconv.Itoa(pid) + "/cgroup"))
+	if !ok {
+		return "", false
+	}
+	at = strings.TrimSuffix(at, " (deleted)")
+	name, ok = below(path.Join(h.mount.point, at), h.path)
+	return name, ok && name != "."
+}

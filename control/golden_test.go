@@ -23,7 +23,7 @@ func TestGoldenJSON(t *testing.T) {
 		Failures: 2, Autostart: true, Port: 5000, InFile: true}
 	event := Event{Seq: 9, Time: at, Kind: "state", Name: "shop:web.1", Run: 7, From: "STARTING", To: "RUNNING", Reason: "started",
 		PID: 42, Exit: exit, Delay: 0.1, Try: 2}
-	line := LogLine{Time: at, Name: "shop:web.1", Stream: "stdout", Line: "hello", Bytes: []byte{0xff}, Partial: true}
+	line := LogLine{Time: at, Name: "shop:web.1", Stream: "stdout", Line: "hello", Bytes: []byte{0xff}, Partial: true, Level: "warning"}
 	result := Result{Name: "shop:web.1", OK: true, State: "RUNNING", PID: 42, Message: "started", Code: 1}
 	change := Change{Op: "change", Name: "shop:web", Keys: []string{"command_line"}, Message: "restart 2 instances"}
 	request := Request{Verb: "start", Names: []string{"shop:web"}, NoWait: true, Timeout: "10s", Signal: "HUP", To: "tree", Count: "4",

@@ -124,6 +124,7 @@ type LogLine struct {
 	Line    string    `json:"line,omitempty"`
 	Bytes   []byte    `json:"bytes,omitempty"`   // instead of Line when it is not UTF-8
 	Partial bool      `json:"partial,omitempty"` // a line over 64 KiB goes on in the next one
+	Level   string    `json:"level,omitempty"`   // of a line that was said by syslog(3): emergency, alert, critical, error, warning, notice, info or debug
 }
 
 // A Plan is what a reload would do, or did.

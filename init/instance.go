@@ -230,6 +230,7 @@ func (s *Supervisor) capture(in *instance, w *Worker, stale bool) (*output.Sourc
 		return nil, err
 	}
 	in.source.Store(fresh)
+	s.senders.add(in)
 	if src != nil {
 		src.Close()
 	}
@@ -319,6 +320,7 @@ func (in *instance) removeGroup() {
 // started is the exec of a run.
 func (in *instance) started(s *Supervisor, e *reaper.Event) {
 	in.pid = e.PID
+	s.senders.begun(e.PID, in)
 	if f := in.spec.PIDFile; f != "" {
 		pid := e.PID
 		s.files.do(func() {
@@ -361,6 +363,7 @@ func (in *instance) exited(s *Supervisor, e *reaper.Event) {
 
 // died is common to both.
 func (in *instance) died(s *Supervisor, e *reaper.Event) {
+	s.senders.ended(in.pid)
 	in.pid = 0
 	if in.spec.TTY {
 		reaper.ReclaimTerminal(0)

@@ -116,7 +116,7 @@ func (s *Supervisor) verbLogs(ctx context.Context, p control.Peer, req *control.
 }
 
 func logLine(l output.Line) *control.LogLine {
-	r := &control.LogLine{Time: l.Time, Name: l.Name, Stream: l.Stream, Partial: l.Partial}
+	r := &control.LogLine{Time: l.Time, Name: l.Name, Stream: l.Stream, Partial: l.Partial, Level: l.Level}
 	if utf8.Valid(l.Bytes) {
 		r.Line = string(l.Bytes)
 	} else {

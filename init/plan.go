@@ -76,6 +76,7 @@ var global = []struct {
 	{"console_full", false, func(c *procfile.Config) any { return c.ConsoleFull }},
 	{"output_ring", false, func(c *procfile.Config) any { return c.OutputRing }},
 	{"cgroups", false, func(c *procfile.Config) any { return c.Cgroups }},
+	{"syslog", true, func(c *procfile.Config) any { return c.Syslog }},
 	{"shutdown_timeout", true, func(c *procfile.Config) any { return c.ShutdownTimeout }},
 	{"end_when", true, func(c *procfile.Config) any { return c.EndWhen }},
 	{"access", true, func(c *procfile.Config) any { return c.Access }},
@@ -404,6 +405,10 @@ func (s *Supervisor) beginReload(reason string) (*control.Plan, []*waiter, error
 		}
 		s.movePorts()
 		s.cfg = cfg
+		if s.opt.Syslog != nil {
+			on := s.wantsSyslog(cfg)
+			s.files.do(func() { s.setSyslog(on) })
+		}
 		for _, st := range steps {
 			if st.apply == nil {
 				continue

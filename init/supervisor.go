@@ -52,6 +52,12 @@ type Options struct {
 	Raise     bool  // give this process a higher priority; its workers do not get it
 	NoCgroups bool  // follow processes by other means, see package reaper's Tree
 
+	// Syslog makes a receiver of what programs say by syslog(3) and of the kernel's
+	// messages, where the configuration asks for one; nil: there is none. serves says
+	// that it has the socket. stop ends it, and is nil if it has not begun; err is
+	// what could not be done, and is said.
+	Syslog func(SyslogOptions) (stop func(deadline time.Time), serves bool, err error)
+
 	Version string
 	Settled func() // called once, on a goroutine of its own, when what was to be started at first has been
 }
@@ -111,6 +117,8 @@ type Supervisor struct {
 
 	reloading sync.Mutex // one at a time
 	clients   clients
+	senders   senders
+	syslog    syslog // setSyslog's
 
 	calls chan func() // carried out by the loop
 	done  chan struct{}
@@ -296,6 +304,7 @@ func (s *Supervisor) open() error {
 		s.logf("there is no worker to run")
 	}
 	s.files = newBackground()
+	s.setSyslog(s.wantsSyslog(s.cfg))
 	return nil
 }
 
@@ -317,6 +326,7 @@ func (s *Supervisor) versionText() string {
 
 // close gives back what open took. Nothing of the workers is left.
 func (s *Supervisor) close() {
+	s.files.do(func() { s.setSyslog(false) })
 	s.files.close(s.endBy(time.Second))
 	s.procs.Close()
 	if s.tree != nil {
@@ -458,13 +468,16 @@ func (s *Supervisor) reaped(e *reaper.Event) {
 
 // logf writes one of pazinit's own messages.
 func (s *Supervisor) logf(format string, args ...any) {
-	msg := fmt.Sprintf(format, args...)
+	s.log("info", fmt.Sprintf(format, args...))
+}
+
+func (s *Supervisor) log(level, msg string) {
 	if s.opt.LogWriter != nil {
 		_, _ = io.WriteString(s.opt.LogWriter, msg+"\n")
 		return
 	}
 	if s.hub != nil {
-		s.hub.Log("info", msg)
+		s.hub.Log(level, msg)
 	}
 }
 

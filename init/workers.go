@@ -434,6 +434,7 @@ func (s *Supervisor) forgetRemoved() {
 
 func (s *Supervisor) forget(in *instance) {
 	s.countOver(in, false)
+	s.senders.forget(in)
 	if src := in.source.Swap(nil); src != nil {
 		src.Close()
 	}

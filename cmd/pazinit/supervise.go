@@ -135,7 +135,7 @@ func (c *command) supervise(args []string, named bool) int {
 	path := o.socketPath(cfg)
 	s, err := pazinit.New(pazinit.Options{
 		Config: cfg, Reload: load, Only: o.names, Format: o.format,
-		Place: place, Raise: true, Version: versionText(), Settled: shrink,
+		Place: place, Raise: true, Version: versionText(), Settled: shrink, Syslog: receiveSyslog,
 	})
 	if err != nil {
 		return c.fail(exitUsage, "%v", err)
