@@ -49,6 +49,8 @@ func (c *command) dispatch(args []string) int {
 		return 0
 	case "complete": // for the scripts of completion; not in the table of verbs
 		return c.complete(args[1:])
+	case "initramfs":
+		return c.initramfs(args[1:])
 	}
 	if control.Lookup(args[0]) != nil {
 		return c.client(args)
