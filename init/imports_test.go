@@ -22,6 +22,7 @@ var mayImport = map[string][]string{
 	"control":                 {},
 	"machine":                 {},
 	"machine/syslog":          {},
+	"machine/network":         {},
 	"initramfs":               {},
 	"output":                  {},
 	"procfile":                {},
