@@ -1,0 +1,71 @@
+package machine
+
+import (
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// hands are the calls that a test of one process must not make, or that it
+// makes hang.
+type hands struct {
+	mount   func(source, target, fstype string, flags uintptr, data string) error
+	unmount func(target string, flags int) error
+	swapon  func(path string, flags int) error
+	swapoff func(path string) error
+	sync    func()
+	trigger func(key byte) error // /proc/sysrq-trigger
+	exec    func(path string, argv, env []string) error
+
+	limit time.Duration // for one call that may hang
+}
+
+var kernel = hands{
+	mount: unix.Mount, unmount: unix.Unmount, swapon: swapon, swapoff: swapoff, sync: unix.Sync, trigger: sysrq, exec: execute,
+	limit: 90 * time.Second,
+}
+
+// errHung is a call that did not come back in time. It holds its thread until
+// it does, and nothing else.
+type errHung time.Duration
+
+func (e errHung) Error() string { return fmt.Sprintf("hangs for %v", time.Duration(e)) }
+func (e errHung) Timeout() bool { return true }
+
+// within calls f on a goroutine of its own, for what a dead disk or server
+// makes hang. After a tenth of the limit it says so, after the limit it returns
+// errHung; late is called if f comes back after that. Both may be nil.
+func within(limit time.Duration, hangs func(time.Duration), late func(error), f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		defer func() {
+			if p := recover(); p != nil {
+				done <- fmt.Errorf("bug: %v\n%s", p, debug.Stack())
+			}
+		}()
+		done <- f()
+	}()
+	soon := time.NewTimer(limit / 10)
+	defer soon.Stop()
+	over := time.NewTimer(limit)
+	defer over.Stop()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-soon.C:
+			if hangs != nil {
+				hangs(limit / 10)
+			}
+		case <-over.C:
+			if late != nil {
+				go func() { late(<-done) }()
+			}
+			return errHung(limit)
+		}
+	}
+}
+
+func sayNothing(string) {}
