@@ -14,7 +14,3 @@ const (
 // without input devices is [errors.ErrUnsupported]. stop ends it and returns
 // when no call is under way or follows.
 func Buttons(pressed func(Key)) (stop func(), err error) { return func() {}, nil }
-
-// CtrlAltDel makes Ctrl-Alt-Del reset the machine at once (on), or send SIGINT
-// to PID 1 (off).
-func CtrlAltDel(on bool) error { return nil }
