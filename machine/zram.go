@@ -1,5 +1,118 @@
 package machine
 
-// Zram makes a compressed swap device of size bytes in memory and swaps to it;
-// algorithm "" is the kernel's own choice.
-func Zram(size int64, algorithm string) error { return nil }
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Zram makes a compressed swap device of size bytes in memory and swaps to it,
+// before any disk; algorithm "" is the kernel's own choice. A kernel without zram
+// is [errors.ErrUnsupported]; its module is loaded if there is one.
+// Documentation/admin-guide/blockdev/zram.rst
+func Zram(size int64, algorithm string) error {
+	if _, err := os.Stat("/sys/class/zram-control"); err != nil {
+		if errs := LoadModules([]string{"zram"}); len(errs) > 0 {
+			return fmt.Errorf("make zram: %w", errors.Join(errs...))
+		}
+	}
+	if _, err := makeZram("/", size, algorithm, swapOnDevice); err != nil {
+		return fmt.Errorf("make zram: %w", err)
+	}
+	return nil
+}
+
+func makeZram(root string, size int64, algorithm string, swapOn func(string) error) (device string, err error) {
+	page := int64(os.Getpagesize())
+	if size = size / page * page; size < 16*page {
+		return "", fmt.Errorf("%d bytes: at least %d are needed", size, 16*page)
+	}
+	control := filepath.Join(root, "sys/class/zram-control")
+	b, err := readAtMost(filepath.Join(control, "hot_add"), 64) // the read adds one
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("no %s: %w", control, errors.ErrUnsupported)
+	}
+	if err != nil {
+		return "", err
+	}
+	number := strings.TrimSpace(string(b))
+	if _, err := strconv.ParseUint(number, 10, 31); err != nil {
+		return "", fmt.Errorf("%s: %q is no number", filepath.Join(control, "hot_add"), b)
+	}
+	defer func() {
+		if err != nil {
+			_ = writeTo(filepath.Join(control, "hot_remove"), number)
+		}
+	}()
+	dir := filepath.Join(root, "sys/block/zram"+number)
+	if algorithm != "" {
+		if err := writeTo(filepath.Join(dir, "comp_algorithm"), algorithm); err != nil {
+			known, _ := readAtMost(filepath.Join(dir, "comp_algorithm"), 4096)
+			return "", fmt.Errorf("algorithm %.40q: %w; known are %s", algorithm, err, strings.TrimSpace(string(known)))
+		}
+	}
+	if err := writeTo(filepath.Join(dir, "disksize"), strconv.FormatInt(size, 10)); err != nil {
+		return "", fmt.Errorf("size %d: %w", size, err)
+	}
+	device = filepath.Join(root, "dev/zram"+number)
+	if err := makeSwap(device, size, page); err != nil {
+		return "", fmt.Errorf("make swap on %s: %w", device, err)
+	}
+	if err := swapOn(device); err != nil {
+		return "", fmt.Errorf("swap on %s: %w", device, err)
+	}
+	return device, nil
+}
+
+// makeSwap writes the header of a swap area: union swap_header of
+// include/linux/swap.h, as mkswap(8) does.
+func makeSwap(device string, size, page int64) error {
+	b := make([]byte, page)
+	binary.NativeEndian.PutUint32(b[1024:], 1)                   // version
+	binary.NativeEndian.PutUint32(b[1028:], uint32(size/page)-1) // last page
+	copy(b[1036:], chance(16))                                   // UUID
+	copy(b[page-10:], "SWAPSPACE2")
+	fd, err := unix.Open(device, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	n, err := unix.Pwrite(fd, b, 0)
+	if err == nil && n < len(b) {
+		err = unix.EIO
+	}
+	return err
+}
+
+// swapOnDevice swaps to a device in memory: first, and with pages given back
+// (discard) when they are not used any more.
+func swapOnDevice(device string) error {
+	path, err := unix.BytePtrFromString(device)
+	if err != nil {
+		return err
+	}
+	const prefer, discard, priority = 0x8000, 0x10000, 100 // include/linux/swap.h
+	if _, _, errno := unix.Syscall(unix.SYS_SWAPON, uintptr(unsafe.Pointer(path)), prefer|discard|priority, 0); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// writeTo writes to a file that is there already, a setting of the kernel's.
+func writeTo(path, text string) error {
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	_, err = unix.Write(fd, []byte(text))
+	return err
+}
