@@ -38,6 +38,7 @@ type instance struct {
 	reason    string
 	command   uint64 // grows with each command to it: one that waits in a batch is void then
 	byHand    bool   // an operator stopped it
+	waits     string // for these conditions, before its first start; "" for none
 	over      bool   // counted among those that have ended for good
 	removing  bool   // to be forgotten when it is stopped
 	leader    int    // without cgroups: the pid that the dead run had
@@ -250,6 +251,7 @@ func (s *Supervisor) enterGroup(in *instance, rs *reaper.Spec) []*os.File {
 	if g := in.group.Load(); g != nil && g.Sound() {
 		if f, err := g.OpenFD(); err == nil {
 			rs.Cgroup = int(f.Fd())
+			s.senders.enters(in, f)
 			return []*os.File{f}
 		}
 	}
@@ -259,6 +261,7 @@ func (s *Supervisor) enterGroup(in *instance, rs *reaper.Spec) []*os.File {
 		if f, err := g.OpenFD(); err == nil {
 			in.group.Store(g)
 			rs.Cgroup = int(f.Fd())
+			s.senders.enters(in, f)
 			return []*os.File{f}
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pazinit/pazinit/procfile"
 	"github.com/pazinit/pazinit/reaper"
 )
@@ -15,11 +17,12 @@ type SyslogOptions struct {
 	Machine bool // this is the init of a machine, whose kernel's records are wanted from the first one
 	NoUser  bool // what programs wrote to the kernel's buffer is left out: our own output goes there
 
-	// Route finds out where messages of the process pid go, 0 if that is not known;
-	// kernel if it was read from the kernel's buffer. The function that it returns
+	// Route finds out where messages of the process pid in the control group with
+	// the number group go, each 0 if it is not known; kernel if they were read from
+	// the kernel's buffer. The function that it returns
 	// brings one there and does not wait: full is not nil when there is no room, and
 	// closed when there may be some; lost says that the message is.
-	Route func(pid int, kernel bool) func(level, line string) (full <-chan struct{}, lost bool)
+	Route func(pid int, group uint64, kernel bool) func(level, line string) (full <-chan struct{}, lost bool)
 
 	Log func(level, msg string) // what the receiver itself has to say
 }
@@ -27,9 +30,11 @@ type SyslogOptions struct {
 // senders finds the instance of a process. The loop, spawners and the receiver
 // of syslog use it.
 type senders struct {
-	mu    sync.RWMutex
-	names map[string]*instance // with an output
-	pids  map[int]*instance    // of the runs' processes
+	mu     sync.RWMutex
+	names  map[string]*instance // with an output
+	pids   map[int]*instance    // of the runs' processes
+	groups map[uint64]*instance // by the number of a control group
+	ids    map[*instance]uint64 // that number
 }
 
 func (d *senders) add(in *instance) {
@@ -37,6 +42,7 @@ func (d *senders) add(in *instance) {
 	defer d.mu.Unlock()
 	if d.names == nil {
 		d.names, d.pids = map[string]*instance{}, map[int]*instance{}
+		d.groups, d.ids = map[uint64]*instance{}, map[*instance]uint64{}
 	}
 	d.names[in.name] = in
 }
@@ -47,6 +53,33 @@ func (d *senders) forget(in *instance) {
 	if d.names[in.name] == in {
 		delete(d.names, in.name)
 	}
+	delete(d.groups, d.ids[in])
+	delete(d.ids, in)
+}
+
+// enters says that in has the control group that dir is the folder of.
+func (d *senders) enters(in *instance, dir *os.File) {
+	var st unix.Stat_t
+	if in.hidden || unix.Fstat(int(dir.Fd()), &st) != nil { // two loggers share a group
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if old := d.ids[in]; d.ids == nil || old == st.Ino {
+		return
+	} else if d.groups[old] == in {
+		delete(d.groups, old)
+	}
+	d.groups[st.Ino], d.ids[in] = in, st.Ino
+}
+
+func (d *senders) byGroup(id uint64) *instance {
+	if id == 0 {
+		return nil
+	}
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.groups[id]
 }
 
 func (d *senders) begun(pid int, in *instance) {
@@ -75,10 +108,14 @@ func (d *senders) byPID(pid int) *instance {
 	return d.pids[pid]
 }
 
-// instanceOf finds to which instance a process belongs: by its control group, by
+// instanceOf finds to which instance a process belongs, in the control group with
+// that number or 0: by its control group, by
 // its living ancestors, or by the run's variable in its environment. nil: to none,
 // or it is gone and nothing tells. It may be called from any goroutine.
-func (s *Supervisor) instanceOf(pid int) *instance {
+func (s *Supervisor) instanceOf(pid int, group uint64) *instance {
+	if in := s.senders.byGroup(group); in != nil {
+		return in
+	}
 	if pid <= 0 || pid == os.Getpid() {
 		return nil
 	}
@@ -107,8 +144,8 @@ func (s *Supervisor) instanceOf(pid int) *instance {
 }
 
 // route is SyslogOptions.Route.
-func (s *Supervisor) route(pid int, kernel bool) func(level, line string) (<-chan struct{}, bool) {
-	if in := s.instanceOf(pid); in != nil && !kernel {
+func (s *Supervisor) route(pid int, group uint64, kernel bool) func(level, line string) (<-chan struct{}, bool) {
+	if in := s.instanceOf(pid, group); in != nil && !kernel {
 		if src := in.source.Load(); src != nil {
 			return func(level, line string) (<-chan struct{}, bool) {
 				full, lost, ok := src.Say(level, line)

@@ -18,7 +18,7 @@ func receiveSyslog(o pazinit.SyslogOptions) (stop func(deadline time.Time), serv
 	r, err := syslog.Open(syslog.Options{
 		FromStart: o.Machine, NoUser: o.NoUser, Say: o.Log,
 		Take: func(m *syslog.Message) func() (<-chan struct{}, bool) {
-			put := o.Route(m.PID, m.Kernel)
+			put := o.Route(m.PID, m.Group, m.Kernel)
 			level, line := m.Level(), m.Line()
 			return func() (<-chan struct{}, bool) { return put(level, line) }
 		},

@@ -21,6 +21,7 @@ type Message struct {
 	Kernel   bool // it was read from the kernel's buffer, where programs may write, too
 	PID      int  // who sent it, in our PID namespace; 0: not known, or in another one
 	UID      uint32
+	Group    uint64 // the sender's control group (v2), by its number, which is its folder's inode; 0: not known
 	Facility int
 	Severity int    // 0 emergency to 7 debug
 	Name     string // of the program, as it says; may be empty

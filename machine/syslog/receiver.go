@@ -2,6 +2,7 @@ package syslog
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -58,6 +59,7 @@ type Receiver struct {
 	sock  *os.File // nil: none
 	kmsg  *os.File // nil: none
 	id    unix.Stat_t
+	pidfd bool // messages come with one of their sender
 	done  []chan struct{}
 	stop  chan struct{}
 	lost  drops
@@ -179,6 +181,8 @@ func (r *Receiver) bind() (fd int, err error) {
 	tmp := filepath.Join(filepath.Dir(path), ".log."+strconv.Itoa(os.Getpid()))
 	_ = unix.Unlink(tmp) // of one that had our pid before
 	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
+	// Linux 6.5; from 6.17 on it is there for a sender that is gone, too.
+	r.pidfd = err == nil && unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSPIDFD, 1) == nil
 	if err == nil {
 		err = unix.Bind(fd, &unix.SockaddrUnix{Name: tmp})
 	}
@@ -251,14 +255,17 @@ func openKmsg(path string, fromStart bool) *os.File {
 // receive takes the messages that there are and waits for the next one.
 func (r *Receiver) receive(conn syscall.RawConn) bool {
 	var buf [maxDatagram]byte
-	// Room for the credentials and for nothing else: descriptors that a sender
-	// passes along are not taken.
+	// Room for what the kernel adds and for nothing else: descriptors that a sender
+	// passes along are not to be taken.
 	oob := make([]byte, unix.CmsgSpace(unix.SizeofUcred))
+	if r.pidfd {
+		oob = append(oob, make([]byte, unix.CmsgSpace(4))...)
+	}
 	var m *Message
 	left := lastReads
 	read := func(fd uintptr) bool {
 		m = nil
-		n, oobn, flags, _, err := unix.Recvmsg(int(fd), buf[:], oob, unix.MSG_DONTWAIT|unix.MSG_TRUNC)
+		n, oobn, flags, _, err := unix.Recvmsg(int(fd), buf[:], oob, unix.MSG_DONTWAIT|unix.MSG_TRUNC|unix.MSG_CMSG_CLOEXEC)
 		switch {
 		case err == nil:
 			m = datagram(buf[:min(n, len(buf))], oob[:oobn])
@@ -313,11 +320,38 @@ func datagram(b, oob []byte) *Message {
 		return m
 	}
 	for i := range msgs {
-		if cred, err := unix.ParseUnixCredentials(&msgs[i]); err == nil {
-			m.PID, m.UID = int(cred.Pid), cred.Uid
+		if msgs[i].Header.Level != unix.SOL_SOCKET {
+			continue
+		}
+		switch msgs[i].Header.Type {
+		case unix.SCM_CREDENTIALS:
+			if cred, err := unix.ParseUnixCredentials(&msgs[i]); err == nil {
+				m.PID, m.UID = int(cred.Pid), cred.Uid
+			}
+		case unix.SCM_PIDFD, unix.SCM_RIGHTS:
+			for b := msgs[i].Data; len(b) >= 4; b = b[4:] {
+				fd := int(int32(binary.NativeEndian.Uint32(b)))
+				if fd < 0 { // -ESRCH: the sender is gone
+					continue
+				}
+				if msgs[i].Header.Type == unix.SCM_PIDFD {
+					m.Group = groupOf(fd)
+				}
+				unix.Close(fd)
+			}
 		}
 	}
 	return m
+}
+
+// groupOf asks for the control group of a process that may have ended (Linux
+// 6.13, 6.15 for one that has).
+func groupOf(pidfd int) uint64 {
+	info := unix.PidfdInfo{Mask: unix.PIDFD_INFO_CGROUPID | unix.PIDFD_INFO_EXIT}
+	if unix.IoctlPidfdInfo(pidfd, &info) != nil || info.Mask&unix.PIDFD_INFO_CGROUPID == 0 {
+		return 0
+	}
+	return info.Cgroupid
 }
 
 // readKernel takes the kernel's records and waits for the next one.
@@ -372,7 +406,9 @@ func (r *Receiver) give(m *Message) {
 			r.lost.messages.Add(1)
 		}
 	}
-	r.lost.say(r.opt.Say, false)
+	if !r.ended.Load() { // else Close says it
+		r.lost.say(r.opt.Say, false)
+	}
 }
 
 func (r *Receiver) await(full <-chan struct{}, put func() (<-chan struct{}, bool)) (<-chan struct{}, bool) {
