@@ -151,8 +151,12 @@ var verbs = []Verb{
 		Flags: []Flag{flagJSON}},
 	{Name: "shutdown", Mutates: true,
 		Short: "stop everything and end",
-		Long:  "Stops all instances in reverse start order and ends the supervisor.",
+		Long:  "Stops all instances in reverse start order and ends the supervisor. The init of a machine switches it off then, unless on_end says something else.",
 		Flags: []Flag{flagNoWait, flagTimeout, flagJSON}},
+	powerVerb("poweroff", "switch the machine off", "switches the machine off"),
+	powerVerb("reboot", "start the machine again", "starts the machine again"),
+	powerVerb("halt", "halt the machine", "halts the machine, without switching it off"),
+	powerVerb("kexec", "start another kernel", "starts the kernel that kexec -l has loaded; without one it is refused"),
 	{Name: "version",
 		Short: "print the versions",
 		Long:  "Prints the version of the client and, if one answers, of the supervisor.",
@@ -185,6 +189,14 @@ var verbs = []Verb{
 	{Name: "completion", Args: "SHELL", Local: true,
 		Short: "print a shell's completions",
 		Long:  "Prints a script for SHELL (bash, zsh or fish) to read: source <(pazinit completion bash), the same for zsh, or pazinit completion fish | source. It completes verbs, flags and the names that the supervisor has."},
+}
+
+// powerVerb is a verb that ends a machine.
+func powerVerb(name, short, does string) Verb {
+	return Verb{Name: name, Mutates: true, Short: short,
+		Long: "Stops all instances in reverse start order, ends all other processes, unmounts the disks and " + does +
+			". As PID 1 of a container pazinit ends the container in a way that shows what was wanted, as on_end does (kexec is refused there). Elsewhere this is the business of the machine's own init, and refused.",
+		Flags: []Flag{flagNoWait, flagTimeout, flagJSON}}
 }
 
 // Verbs returns the table of verbs, in the order of the help text. The caller

@@ -61,6 +61,7 @@ func (s *Supervisor) issue(kind lifecycle.Kind, steps [][]*instance, reason stri
 	for _, step := range steps {
 		var items []item
 		for _, in := range step {
+			in.waits = ""
 			in.command++
 			items = append(items, item{in: in, command: in.command})
 		}

@@ -35,6 +35,7 @@ var settings = []struct {
 	{"pid_file", true, func(w *procfile.Worker) any { return w.PIDFile }},
 	{"priority", false, func(w *procfile.Worker) any { return w.Priority }},
 	{"autostart", false, func(w *procfile.Worker) any { return w.Autostart }},
+	{"wait_for", false, func(w *procfile.Worker) any { return w.WaitFor }},
 	{"essential", false, func(w *procfile.Worker) any { return w.Essential }},
 	{"restart", false, func(w *procfile.Worker) any { return w.Restart }},
 	{"success_codes", false, func(w *procfile.Worker) any { return w.SuccessCodes }},
@@ -159,14 +160,14 @@ func (s *Supervisor) applyAdd(pa *procfile.Application, spec *Worker) *batch {
 		if !spec.Autostart {
 			return nil
 		}
-		return s.issue(lifecycle.Restart, levels(ins, false), "back in the configuration")
+		return s.issue(lifecycle.Restart, levels(s.ready(ins), false), "back in the configuration")
 	}
 	w := s.newWorker(spec, true)
 	s.startLoggers(w)
 	if !spec.Autostart {
 		return nil
 	}
-	return s.issue(lifecycle.Start, levels(w.instances, false), "new in the configuration")
+	return s.issue(lifecycle.Start, levels(s.ready(w.instances), false), "new in the configuration")
 }
 
 // planWorker compares a worker with what the configuration now says of it.

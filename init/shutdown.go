@@ -1,6 +1,7 @@
 package pazinit
 
 import (
+	"errors"
 	"os"
 	"slices"
 	"time"
@@ -15,6 +16,7 @@ import (
 // container. At the deadline everything that is left is killed.
 type ending struct {
 	began    bool
+	onEnd    string // what somebody asked for, in the place of the configuration's
 	since    time.Time
 	code     int
 	reason   string
@@ -49,7 +51,7 @@ func (s *Supervisor) autostart() {
 			s.startLoggers(w)
 		}
 	}
-	s.first = s.issue(lifecycle.Start, levels(ins, false), "started with the supervisor")
+	s.first = s.issue(lifecycle.Start, levels(s.ready(ins), false), "started with the supervisor")
 }
 
 // shutdown begins to stop everything; code is the exit status then. A second
@@ -59,7 +61,7 @@ func (s *Supervisor) shutdown(reason string, code int) {
 		return
 	}
 	now := time.Now()
-	s.end = ending{began: true, since: now, reason: reason, code: code, speakAfter: firstWord}
+	s.end = ending{began: true, onEnd: s.end.onEnd, since: now, reason: reason, code: code, speakAfter: firstWord}
 	var ins []*instance
 	for in := range s.visible() {
 		ins = append(ins, in)
@@ -229,9 +231,34 @@ func (s *Supervisor) endBy(d time.Duration) time.Time {
 }
 
 // OnEnd is what the configuration wants to be done when Run has returned: exit,
-// poweroff, reboot, halt or shell; "" is what fits the place. It is for whoever
-// called Run to do.
-func (s *Supervisor) OnEnd() string { return s.cfg.OnEnd }
+// poweroff, reboot, halt, kexec or shell, or what somebody asked for instead; "" is
+// what fits the place. It is for whoever called Run to do.
+func (s *Supervisor) OnEnd() string {
+	if s.end.onEnd != "" {
+		return s.end.onEnd
+	}
+	return s.cfg.OnEnd
+}
+
+// End is Shutdown with something else to do at the end than on_end says: poweroff,
+// reboot, halt or kexec. The last wish holds.
+func (s *Supervisor) End(what, reason string) {
+	s.post(func() { s.endAs(what, reason) })
+}
+
+func (s *Supervisor) endAs(what, reason string) {
+	if s.end.began && s.end.onEnd != what {
+		s.logf("%s: %s, when all is stopped", reason, what)
+	}
+	s.end.onEnd = what
+	s.shutdown(reason, 0)
+}
+
+// Alive reports whether the loop answers. It waits until it does.
+func (s *Supervisor) Alive() bool {
+	err := s.ask(func() error { return nil })
+	return err == nil || errors.Is(err, errEnded)
+}
 
 // lookWhetherOver begins the end when an essential worker has ended for good,
 // or when nothing can ever run again without an operator.
@@ -244,6 +271,9 @@ func (s *Supervisor) lookWhetherOver() {
 	var worst *instance // the first one with a status that is not 0
 	code := 0
 	for in := range s.visible() {
+		if in.w.app.own {
+			continue
+		}
 		if in.spec.Essential {
 			essential++
 		}
@@ -300,7 +330,7 @@ func (s *Supervisor) countOver(in *instance, over bool) {
 // stopped by an operator, who may start it again.
 func (s *Supervisor) anyAlive() bool {
 	for in := range s.visible() {
-		if !in.life.Over() && (in.life.State() != lifecycle.Stopped || in.byHand || in.pending(s)) {
+		if !in.life.Over() && !in.w.app.own && (in.life.State() != lifecycle.Stopped || in.byHand || in.waits != "" || in.pending(s)) {
 			return true
 		}
 	}

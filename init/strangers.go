@@ -12,10 +12,10 @@ import (
 // end, without shutdown_timeout.
 const strangerTime = 5 * time.Second
 
-// EndsAll reports whether every other process that can be seen ends with this one,
-// and is here for nothing else: it is the first of a PID namespace that is not
-// the machine's. Only there are those that no worker started told to stop.
-func (p Place) EndsAll() bool { return p.PID1 && !p.Initial }
+// EndsAll reports whether every other process that can be seen ends with this one:
+// it is the first of a PID namespace. Only there are those that no worker started
+// told to stop.
+func (p Place) EndsAll() bool { return p.PID1 }
 
 // dismiss tells strangers to stop, and whoever was orphaned and belongs to no
 // worker, and has the loop told when they are gone or their time is over. When
@@ -46,7 +46,11 @@ func (s *Supervisor) dismiss(now time.Time) {
 		s.post(func() {
 			e.dismissing = false
 			if len(left) > 0 {
-				s.logf("%s with this container: %s", plural(len(left), "process is not gone and ends", "processes are not gone and end"), strangerList(left))
+				here := "container"
+				if s.opt.Place.Initial {
+					here = "machine"
+				}
+				s.logf("%s with this %s: %s", plural(len(left), "process is not gone and ends", "processes are not gone and end"), here, strangerList(left))
 			}
 		})
 	}()

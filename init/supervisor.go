@@ -58,6 +58,15 @@ type Options struct {
 	// what could not be done, and is said.
 	Syslog func(SyslogOptions) (stop func(deadline time.Time), serves bool, err error)
 
+	// Ends says why the supervisor cannot be ended in this way, which is one of the
+	// verbs poweroff, reboot, halt and kexec; nil is yes. Without a function they
+	// are refused.
+	Ends func(what string) error
+
+	// Conditions are what a worker's wait_for names: they hold when their channel is
+	// closed. One that is not here holds.
+	Conditions map[string]<-chan struct{}
+
 	Version string
 	Settled func() // called once, on a goroutine of its own, when what was to be started at first has been
 }
@@ -240,6 +249,15 @@ func (s *Supervisor) Run(ctx context.Context) (code int, err error) {
 		return 1, err
 	}
 	close(s.opened)
+	for _, c := range s.opt.Conditions {
+		go func() {
+			select {
+			case <-c:
+				s.post(s.conditionHolds)
+			case <-s.done:
+			}
+		}()
+	}
 	s.loop(ctx)
 	s.close()
 	return s.end.code, nil

@@ -35,7 +35,7 @@ func (s *Supervisor) Handle(ctx context.Context, p control.Peer, req *control.Re
 	var err error
 	leave := s.clients.enter(p)
 	defer func() {
-		if req.Verb != "shutdown" || err != nil { // else it has its answer, and may live on for a moment
+		if !endsAll(req.Verb) || err != nil { // else it has its answer, and may live on for a moment
 			leave()
 		}
 	}()
@@ -47,7 +47,7 @@ func (s *Supervisor) Handle(ctx context.Context, p control.Peer, req *control.Re
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
-	if errors.Is(err, errEnded) && req.Verb == "shutdown" {
+	if errors.Is(err, errEnded) && endsAll(req.Verb) {
 		r, err = &control.Reply{Message: "stopped", PID: os.Getpid()}, nil // what was wanted
 	}
 	if err != nil {
@@ -121,13 +121,18 @@ func (s *Supervisor) handle(ctx context.Context, p control.Peer, req *control.Re
 		return s.verbReload(ctx, req)
 	case "reopen":
 		return &control.Reply{Message: "reopened"}, s.reopen()
-	case "shutdown":
+	case "shutdown", "poweroff", "reboot", "halt", "kexec":
 		return s.verbShutdown(ctx, p, req)
 	case "version":
 		r := &control.Reply{Version: s.opt.Version, Place: s.opt.Place.String(), PID: os.Getpid()}
 		return r, s.ask(func() error { r.Orphans = s.procs.Orphans(); return nil })
 	}
 	return nil, refuse(control.ExitUsage, "unknown verb %q", req.Verb)
+}
+
+// endsAll reports whether the verb ends the supervisor.
+func endsAll(verb string) bool {
+	return slices.Contains([]string{"shutdown", "poweroff", "reboot", "halt", "kexec"}, verb)
 }
 
 // who names a peer for the log and for reasons.
@@ -613,7 +618,17 @@ func (s *Supervisor) verbReload(ctx context.Context, req *control.Request) (*con
 }
 
 func (s *Supervisor) verbShutdown(ctx context.Context, p control.Peer, req *control.Request) (*control.Reply, error) {
-	s.post(func() { s.shutdown(who(p, "shutdown"), 0) })
+	if req.Verb == "shutdown" {
+		s.post(func() { s.shutdown(who(p, "shutdown"), 0) })
+	} else {
+		if s.opt.Ends == nil {
+			return nil, refuse(control.ExitFailed, "%s: this supervisor can only be shut down", req.Verb)
+		}
+		if err := s.opt.Ends(req.Verb); err != nil {
+			return nil, refuse(control.ExitFailed, "%s: %v", req.Verb, err)
+		}
+		s.End(req.Verb, who(p, req.Verb))
+	}
 	if !req.NoWait {
 		// The answer is sent while there is still somebody to send it: when the last
 		// worker is gone, just before the end.

@@ -19,6 +19,7 @@ type app struct {
 	name    string
 	index   int  // never given to another while it is there
 	inFile  bool // it is, or was, in a file; others go with their last worker
+	own     bool // pazinit's own, without ports
 	base    int  // of its ports
 	access  procfile.Access
 	workers []*worker
@@ -159,7 +160,10 @@ func (s *Supervisor) chosen(app, name string) bool {
 func (s *Supervisor) appOf(pa *procfile.Application) *app {
 	a := s.findApp(pa.Name)
 	if a == nil {
-		a = &app{name: pa.Name, index: s.freeIndex(), blocks: map[string]int{}}
+		a = &app{name: pa.Name, index: -1, own: pa.Own, blocks: map[string]int{}}
+		if !a.own {
+			a.index = s.freeIndex()
+		}
 		s.apps = append(s.apps, a)
 	}
 	a.access = pa.Access
@@ -277,7 +281,7 @@ func (s *Supervisor) addWorker(spec *Worker, inFile bool) error {
 	}
 	s.startLoggers(w)
 	if spec.Autostart {
-		s.issue(lifecycle.Start, levels(w.instances, false), "added")
+		s.issue(lifecycle.Start, levels(s.ready(w.instances), false), "added")
 	}
 	return nil
 }
@@ -318,6 +322,8 @@ func (s *Supervisor) layPorts(cfg *procfile.Config, more ...*Worker) error {
 		a := s.findApp(pa.Name)
 		a.inFile = true
 		switch {
+		case a.own:
+			continue
 		case pa.PortBase != 0:
 			a.base = pa.PortBase
 		case a.base == 0:
@@ -333,6 +339,9 @@ func (s *Supervisor) layPorts(cfg *procfile.Config, more ...*Worker) error {
 	}
 	for _, spec := range more {
 		a := s.findApp(spec.App)
+		if a.own {
+			continue
+		}
 		if a.base == 0 {
 			a.base = firstPort + appPorts*a.index
 		}
@@ -394,7 +403,7 @@ func (s *Supervisor) scale(w *worker, n int, reason string) *batch {
 			added = append(added, in)
 		}
 	}
-	return s.issue(lifecycle.Start, levels(added, false), reason)
+	return s.issue(lifecycle.Start, levels(s.ready(added), false), reason)
 }
 
 // forgetRemoved drops what was removed and is stopped.

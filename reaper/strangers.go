@@ -32,7 +32,7 @@ func Name(pid int) string {
 }
 
 // Strangers finds all living processes of a PID namespace but its first one,
-// which the caller must be, and the runs' own. It finds none where /proc is not
+// which the caller must be, the runs' own, and the kernel's. It finds none where /proc is not
 // this namespace's: numbers mean somebody else there. It reads of /proc only what
 // never waits for the process.
 func (r *Reaper) Strangers() []Stranger {
@@ -42,7 +42,7 @@ func (r *Reaper) Strangers() []Stranger {
 	all := processes()
 	var out []Stranger
 	for pid, p := range all {
-		if pid == 1 || p.dead || r.below(all, pid) {
+		if pid == 1 || p.dead || p.kernel || r.below(all, pid) {
 			continue
 		}
 		out = append(out, Stranger{Proc: p.Proc, Name: Name(pid), Entered: !descends(all, pid, 1)})
@@ -99,8 +99,8 @@ const (
 // than until. told, if not nil, is called with those that were found at first,
 // before it waits; Dismiss returns those that are left.
 //
-// Only the first process of a PID namespace that is not the machine's may call
-// it: elsewhere they are none of its business. Strangers are no children: the
+// Only the first process of a PID namespace may call it: elsewhere they are none
+// of its business. Strangers are no children: the
 // kernel reaps them, or the waiter does if they were adopted.
 func (r *Reaper) Dismiss(until time.Time, told func([]Stranger)) []Stranger {
 	var asked map[Proc]error
@@ -135,6 +135,40 @@ func (r *Reaper) Dismiss(until time.Time, told func([]Stranger)) []Stranger {
 			nap(min(pause, left))
 			pause = min(2*pause, maxLookAgain)
 		}
+	}
+}
+
+// KillAll is the last of a machine's processes: SIGKILL to everybody but the
+// caller, which must be the first process, and to whoever comes until nobody is
+// left or limit is over. It collects the dead: close the Reaper before. It returns
+// those that are left, as "42 name".
+func KillAll(limit time.Duration) (left []string) {
+	if os.Getpid() != 1 {
+		return nil
+	}
+	end := time.Now().Add(limit)
+	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
+		err := unix.Kill(-1, unix.SIGKILL) // not to the kernel's threads, which have no use for it
+		for {
+			pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
+			if err != unix.EINTR && pid <= 0 {
+				break
+			}
+		}
+		if err == unix.ESRCH {
+			return nil
+		}
+		left = left[:0]
+		for pid, p := range processes() {
+			if pid != 1 && !p.dead && !p.kernel {
+				left = append(left, strconv.Itoa(pid)+" "+strconv.Quote(Name(pid)))
+			}
+		}
+		if len(left) == 0 || !time.Now().Before(end) {
+			slices.Sort(left)
+			return left
+		}
+		nap(pause)
 	}
 }
 

@@ -24,12 +24,14 @@ type stat struct {
 	dead                bool // a zombie, or on its way to be one
 	exiting             bool // its memory is gone, its descriptors may be there
 	unborn              bool // forked and not executed since
+	kernel              bool // a thread of the kernel's own
 }
 
 // include/linux/sched.h
 const (
-	flagExiting    = 0x4  // PF_EXITING
-	flagForkNoExec = 0x40 // PF_FORKNOEXEC
+	flagExiting    = 0x4      // PF_EXITING
+	flagForkNoExec = 0x40     // PF_FORKNOEXEC
+	flagKernel     = 0x200000 // PF_KTHREAD
 )
 
 // killedEarly reports whether pid, a child of ours that is not reaped, has never
@@ -73,6 +75,7 @@ func parseStat(pid int, b []byte) (stat, error) {
 		return stat{}, fmt.Errorf("parse stat of %d: %q", pid, b)
 	}
 	s.unborn = flags&flagForkNoExec != 0
+	s.kernel = flags&flagKernel != 0
 	s.exiting = flags&flagExiting != 0 && f[0][0] != 'D'
 	if s.Start, err = strconv.ParseUint(string(f[19]), 10, 64); err != nil {
 		return stat{}, fmt.Errorf("parse stat of %d: %q", pid, b)

@@ -7,7 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"time"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -22,23 +22,31 @@ func (c *command) end(code int) int {
 	if os.Getpid() != 1 && c.onEnd == "" {
 		return code
 	}
-	_, err := os.Lstat("/proc/self/ns")
+	_, known := initialPIDs()
 	e := &ender{
-		place: pazinit.FindPlace(), blind: err != nil, stderr: c.stderr,
-		reboot: unix.Reboot, sync: unix.Sync, rest: reaper.Rest, shell: execShell,
+		place: pazinit.FindPlace(), blind: !known, stderr: c.stderr,
+		reboot: unix.Reboot, rest: reaper.Rest, machine: c.host.finish,
+		shell: func(machine bool, code int) error { return execShell(machine, code, "", c.host.port()) },
+	}
+	if then := os.Getenv(thenVariable); then != "" && e.isMachine() { // this was a shell
+		if strings.HasPrefix(then, thenBoot) {
+			e.say("the boot goes on")
+			e.say("without that: %v", bootAgain(then))
+		}
+		c.onEnd = "reboot"
 	}
 	return e.end(c.onEnd, code)
 }
 
 // An ender is what the end does to the machine.
 type ender struct {
-	place  pazinit.Place
-	blind  bool // no /proc says which PID namespace this is
-	stderr io.Writer
-	reboot func(cmd int) error                // returns if it is refused
-	sync   func()                             // may take for ever
-	rest   func()                             // never returns
-	shell  func(machine bool, code int) error // returns if there is none
+	place   pazinit.Place
+	blind   bool // no /proc says which PID namespace this is
+	stderr  io.Writer
+	reboot  func(cmd int) error                // ends a container; returns if it is refused
+	machine func(what string, code int) error  // ends a machine; returns if it is refused
+	rest    func()                             // never returns
+	shell   func(machine bool, code int) error // returns if there is none
 }
 
 // powers are the words of on_end that are reboot(2)'s. In a PID namespace that is
@@ -51,18 +59,24 @@ var powers = map[string]struct {
 	"poweroff": {unix.LINUX_REBOOT_CMD_POWER_OFF, "powering off"},
 	"reboot":   {unix.LINUX_REBOOT_CMD_RESTART, "rebooting"},
 	"halt":     {unix.LINUX_REBOOT_CMD_HALT, "halting"},
+	"kexec":    {unix.LINUX_REBOOT_CMD_KEXEC, "starting the loaded kernel"},
 }
 
-// syncTime is how long a disk may take at the end of a machine.
-const syncTime = 30 * time.Second
+// machinePlace is the place of a machine's init.
+var machinePlace = pazinit.Place{PID1: true, Initial: true}
 
-func (e *ender) end(onEnd string, code int) int {
-	machine := e.place.PID1 && e.place.Initial
+// isMachine reports whether this is the init of a machine.
+func (e *ender) isMachine() bool {
 	if e.place.PID1 && e.blind {
 		// Only in the first PID namespace the kernel knows this command, and to make
 		// ctrl-alt-del a signal is what the init of a machine wants.
-		machine = e.reboot(unix.LINUX_REBOOT_CMD_CAD_OFF) == nil
+		return e.reboot(unix.LINUX_REBOOT_CMD_CAD_OFF) == nil
 	}
+	return e.place.PID1 && e.place.Initial
+}
+
+func (e *ender) end(onEnd string, code int) int {
+	machine := e.isMachine()
 	if onEnd == "shell" {
 		e.say("ended with status %d; a shell follows, as on_end has it", code)
 		if err := e.shell(machine, code); err != nil {
@@ -81,24 +95,13 @@ func (e *ender) end(onEnd string, code int) int {
 		return code
 	}
 	p := powers[onEnd]
-	if machine {
-		synced := make(chan struct{})
-		go func() {
-			e.sync()
-			close(synced)
-		}()
-		select {
-		case <-synced:
-		case <-time.After(syncTime):
-			e.say("not everything was written to the disks within %v", syncTime)
-		}
-	}
 	e.say("%s, after an end with status %d", p.doing, code)
-	err := e.reboot(p.cmd)
 	if !machine {
+		err := e.reboot(p.cmd)
 		e.say("%s was refused: %v (it takes CAP_SYS_BOOT); ended with status %d", onEnd, err, code)
 		return code
 	}
+	err := e.machine(onEnd, code)
 	e.say("%s was refused: %v; ended with status %d, and waiting for ever", onEnd, err, code)
 	e.rest()
 	return code
@@ -111,9 +114,10 @@ func (e *ender) say(format string, args ...any) {
 // execShell lets somebody look at what is left, on the console: stdin if that is a
 // terminal, in a machine /dev/console. This process becomes one that runs a shell
 // alone, as pazinit -- does, and then ends with the status: so orphans are reaped
-// and SIGTERM means what it did, and the end of the shell is no panic. It returns
-// if there is no shell or no console.
-func execShell(machine bool, code int) error {
+// and SIGTERM means what it did, and the end of the shell is no panic. then is what
+// follows on a machine, "" the end of it. It returns if there is no shell or no
+// console.
+func execShell(machine bool, code int, then string, port uint16) error {
 	shell := findShell()
 	if shell == nil {
 		return errors.New("there is neither /bin/sh nor a busybox in PATH")
@@ -129,6 +133,12 @@ func execShell(machine bool, code int) error {
 	script := fmt.Sprintf(`"$0" "$@"; exit %d`, code)
 	argv := append([]string{"pazinit", "--"}, shell...)
 	argv = append(append(argv, "-c", script), shell...)
+	if machine && then != "" {
+		_ = os.Setenv(thenVariable, then)
+	}
+	if machine && port != 0 {
+		_ = os.Setenv(portVariable, portText(port))
+	}
 	runtime.LockOSThread()
 	reaper.GiveBack() // else the shell would be deaf
 	if err := unix.Exec("/proc/self/exe", argv, os.Environ()); err != nil {

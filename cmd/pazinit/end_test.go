@@ -24,7 +24,7 @@ func TestEnd(t *testing.T) {
 		unix.LINUX_REBOOT_CMD_POWER_OFF: "poweroff", unix.LINUX_REBOOT_CMD_RESTART: "reboot",
 		unix.LINUX_REBOOT_CMD_HALT: "halt", unix.LINUX_REBOOT_CMD_CAD_OFF: "cad",
 	}
-	const refused = "sync, %s, rest"
+	const refused = "machine %s, rest"
 	for _, tt := range []struct {
 		place pazinit.Place
 		blind bool
@@ -42,7 +42,8 @@ func TestEnd(t *testing.T) {
 		{machine, false, "exit", fmt.Sprintf(refused, "poweroff"), "ended with status 7"},
 		{machine, false, "reboot", fmt.Sprintf(refused, "reboot"), "ended with status 7"},
 		{machine, false, "halt", fmt.Sprintf(refused, "halt"), "ended with status 7"},
-		{machine, false, "shell", "shell, sync, poweroff, rest", "ended with status 7"},
+		{machine, false, "kexec", fmt.Sprintf(refused, "kexec"), "ended with status 7"},
+		{machine, false, "shell", "shell, machine poweroff, rest", "ended with status 7"},
 		{daemon, false, "", "", ""},
 		{daemon, false, "exit", "", ""},
 		{daemon, false, "poweroff", "", "on_end: poweroff is left to PID 1, which this is not; ended with status 7"},
@@ -58,9 +59,15 @@ func TestEnd(t *testing.T) {
 		e := &ender{
 			place: tt.place, blind: tt.blind, stderr: &out,
 			reboot: func(cmd int) error { note(names[cmd]); return unix.EPERM },
-			sync:   func() { note("sync") },
-			rest:   func() { note("rest") },
-			shell:  func(bool, int) error { note("shell"); return errors.New("there is none") },
+			machine: func(what string, code int) error {
+				note("machine " + what)
+				if code != 7 {
+					t.Errorf("%s: the machine's result is %d", name, code)
+				}
+				return unix.EPERM
+			},
+			rest:  func() { note("rest") },
+			shell: func(bool, int) error { note("shell"); return errors.New("there is none") },
 		}
 		if got := e.end(tt.onEnd, 7); got != 7 {
 			t.Errorf("%s: end = %d, want 7", name, got)
@@ -78,20 +85,20 @@ func TestEnd(t *testing.T) {
 // TestEndOfAMachineWithoutProc never returns to main before it has tried to
 // switch it off.
 func TestEndOfAMachineWithoutProc(t *testing.T) {
-	var did []int
+	var did []string
 	e := &ender{
 		place: pazinit.Place{PID1: true}, blind: true, stderr: new(bytes.Buffer),
 		reboot: func(cmd int) error {
-			did = append(did, cmd)
-			if cmd == unix.LINUX_REBOOT_CMD_CAD_OFF {
-				return nil
+			if cmd != unix.LINUX_REBOOT_CMD_CAD_OFF {
+				t.Errorf("reboot(%#x)", cmd)
 			}
-			return unix.EINVAL
+			return nil
 		},
-		sync: func() {}, rest: func() { did = append(did, -1) },
+		machine: func(what string, _ int) error { did = append(did, what); return unix.EINVAL },
+		rest:    func() { did = append(did, "rest") },
 	}
 	e.end("", 0)
-	if want := []int{unix.LINUX_REBOOT_CMD_CAD_OFF, unix.LINUX_REBOOT_CMD_POWER_OFF, -1}; !slices.Equal(did, want) {
+	if want := []string{"poweroff", "rest"}; !slices.Equal(did, want) {
 		t.Errorf("did %v, want %v", did, want)
 	}
 }

@@ -49,8 +49,15 @@ func run(argv []string, out, errs io.Writer) int {
 	if d, ok := persona(argv[0]); ok {
 		return c.end(c.asPersona(d, argv[0], argv[1:]))
 	}
+	if !isCommand(argv[1:]) && isMachine() {
+		return c.boot(argv[1:])
+	}
 	return c.end(c.dispatch(argv[1:]))
 }
+
+// isCommand reports whether args begin with --, which is to run one command on a
+// machine, too.
+func isCommand(args []string) bool { return len(args) > 0 && args[0] == "--" }
 
 // How much the heap may grow before it is collected, in percent: from 4 MiB times
 // it/100 on while starting, and then as little as costs no time worth measuring.
@@ -63,6 +70,8 @@ const (
 type command struct {
 	stdout, stderr io.Writer
 	onEnd          string // what follows, see end; "": as fits the place
+	host           *host  // of a machine's init; else nil
+	ran            bool   // the supervisor did
 }
 
 // exitUsage is the exit status for what cannot be understood, and for bad

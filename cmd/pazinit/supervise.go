@@ -121,8 +121,11 @@ func (c *command) supervise(args []string, named bool) int {
 		return c.verbAfterFlags(o, args)
 	}
 	place, to := pazinit.FindPlace(), make(chan *pazinit.Supervisor, 1)
+	if c.host != nil {
+		place.PID1, place.Initial = true, true // also without /proc
+	}
 	if place.PID1 { // a stop that comes early is a stop, and waits until there is something to stop
-		if err := forward(to, place); err != nil {
+		if err := c.forward(to, place); err != nil {
 			return c.fail(1, "%v", err)
 		}
 	} else {
@@ -135,6 +138,7 @@ func (c *command) supervise(args []string, named bool) int {
 	path := o.socketPath(cfg)
 	s, err := pazinit.New(pazinit.Options{
 		Config: cfg, Reload: load, Only: o.names, Format: o.format,
+		Ends: ends(place), Conditions: c.host.conditions(),
 		Place: place, Raise: true, Version: versionText(), Settled: shrink, Syslog: receiveSyslog,
 	})
 	if err != nil {
@@ -166,18 +170,21 @@ func (c *command) supervise(args []string, named bool) int {
 		defer server.Close()
 	}
 	if !place.PID1 {
-		if err := forward(to, place); err != nil {
+		if err := c.forward(to, place); err != nil {
 			return c.fail(1, "%v", err)
 		}
 	}
 	to <- s
+	if c.host != nil {
+		c.host.supervising(s)
+	}
 	settleProcess()
 	spareThreads(12)
 	code, err = s.Run(context.Background())
 	if err != nil {
 		return c.fail(code, "%v", err)
 	}
-	c.onEnd = s.OnEnd()
+	c.onEnd, c.ran = s.OnEnd(), true
 	return code
 }
 
@@ -201,12 +208,16 @@ func (c *command) load(o options) (load func() (*procfile.Config, error), cfg *p
 		return nil, nil, c.fail(1, "find the current folder: %v", err)
 	}
 	po := procfile.Options{Config: o.config, Procfile: o.procfile, Dir: dir, UID: os.Geteuid(), GID: os.Getegid()}
+	read := func() (*procfile.Config, error) { return procfile.Load(po) }
+	if c.host != nil {
+		read = c.host.load
+	}
 	load = func() (*procfile.Config, error) {
-		cfg, err := procfile.Load(po)
+		cfg, err := read()
 		debug.FreeOSMemory() // the parser's trees are many times what is kept
 		return cfg, err
 	}
-	cfg, err = procfile.Load(po) // shrink does it after the start
+	cfg, err = read() // shrink does it after the start
 	var errs procfile.Errors
 	switch {
 	case errors.As(err, &errs):
@@ -292,7 +303,7 @@ func opensToOthers(cfg *procfile.Config) bool {
 // forward gives the supervisor that comes from to the signals that this process
 // gets, to the end: one that comes last must not have its default action, such as
 // a core dump. SIGCHLD is the reaper's.
-func forward(to <-chan *pazinit.Supervisor, place pazinit.Place) error {
+func (c *command) forward(to <-chan *pazinit.Supervisor, place pazinit.Place) error {
 	caught := make(chan error)
 	go func() {
 		runtime.LockOSThread()
@@ -305,6 +316,8 @@ func forward(to <-chan *pazinit.Supervisor, place pazinit.Place) error {
 			i, ok := signals.Wait(-1)
 			switch {
 			case !ok || i.PID == os.Getpid(): // SIGPIPE, when nobody reads what it writes
+			case c.host != nil:
+				c.host.signal(s, i)
 			case i.Signal == unix.SIGTSTP && !place.PID1 && place.Terminal && !i.Sent():
 				_ = unix.Kill(0, unix.SIGSTOP) // Ctrl-Z, in the foreground of a shell
 			default:

@@ -1,0 +1,409 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	pazinit "github.com/pazinit/pazinit/init"
+	"github.com/pazinit/pazinit/machine"
+	"github.com/pazinit/pazinit/procfile"
+	"github.com/pazinit/pazinit/reaper"
+)
+
+// A host is what this program is to a machine whose init it is, beside being its
+// supervisor.
+type host struct {
+	c        *command
+	args     []string // the program's
+	line     machine.Cmdline
+	opts     procfile.Options
+	cfg      *procfile.Config // what LoadMachine read
+	console  string
+	watchdog *machine.Watchdog
+	buttons  func() // ends them
+	up       network
+	seed     string // the path of the entropy seed, "" for none
+	pressed  chan machine.Key
+	alive    atomic.Pointer[*pazinit.Supervisor] // whom the watchdog asks; nil: nobody yet
+}
+
+// A step is one thing that a machine's init does before it supervises. An error
+// is said, and only one that is fatal is an emergency: a machine that lacks
+// something is more use than none.
+type step struct {
+	name  string
+	do    func(*host) error
+	fatal bool
+}
+
+// bootSteps are the way from the kernel to the supervisor, in order: what is
+// needed to say something, to find the root, to read the configuration, to reach
+// the applications' files, and then the rest.
+var bootSteps = []step{
+	{"mount /proc, /sys, /dev and the like", (*host).mountEarly, false},
+	{"open the console", (*host).openConsole, false},
+	{"read the kernel's command line", (*host).readLine, false},
+	{"clean the environment", (*host).cleanEnvironment, false},
+	{"set kernel.panic", (*host).setPanic, false},
+	{"load the image's modules", (*host).loadList, false},
+	{"move to the root", (*host).switchRoot, true},
+	{"open a shell", (*host).openShell, false},
+	{"read the configuration", (*host).readConfig, true},
+	{"open the configured console", (*host).openOther, false},
+	{"set kernel.panic as configured", (*host).setPanic, false},
+	{"start the watchdog", (*host).startWatchdog, false},
+	{"load modules", (*host).loadModules, false},
+	{"make the root writable", (*host).remountRoot, false},
+	{"set the clock", (*host).setClock, false},
+	{"mount what mounts and fstab list", (*host).mountAll, true},
+	{"swap", (*host).swap, false},
+	{"feed the entropy seed", (*host).loadSeed, false},
+	{"mount control groups", (*host).mountCgroups, false},
+	{"set the host's name", (*host).setHostname, false},
+	{"find the machine's id", (*host).machineID, false},
+	{"set the loopback up", (*host).loopback, false},
+	{"set sysctls", (*host).setSysctls, false},
+	{"listen to the buttons", (*host).listenButtons, false},
+}
+
+// isMachine reports whether this process is the init of a machine, also before
+// there is a /proc to say so. In a PID namespace of its own the kernel refuses
+// this command (reboot_pid_ns, kernel/pid_namespace.c), and who may not give it
+// could mount nothing either: so a container never gets mounts.
+func isMachine() bool {
+	if os.Getpid() != 1 {
+		return false
+	}
+	if initial, known := initialPIDs(); known {
+		return initial
+	}
+	return unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF) == nil
+}
+
+// initialPIDs reports whether /proc says that this is the machine's own PID
+// namespace (PROC_PID_INIT_INO, include/linux/proc_ns.h).
+func initialPIDs() (initial, known bool) {
+	ns, err := os.Readlink("/proc/self/ns/pid")
+	return ns == "pid:[4026531836]", err == nil
+}
+
+// boot is the life of a machine's init. It returns only what there is nobody to
+// return it to.
+func (c *command) boot(args []string) int {
+	h := &host{c: c, args: args, up: network{up: make(chan struct{})}}
+	c.host = h
+	if err := h.run(bootSteps); err != nil {
+		return h.emergency(err)
+	}
+	code := h.supervise()
+	if !c.ran {
+		return h.emergency(errors.New("it cannot supervise"))
+	}
+	return c.end(code)
+}
+
+// supervise is the life of the machine. What makes no sense in the arguments is
+// said.
+func (h *host) supervise() int {
+	args, ignored := h.c.machineArgs(h.args)
+	if len(ignored) > 0 {
+		h.say("ignored, as nothing is known of it: %s", strings.Join(ignored, " "))
+	}
+	if named := len(args) > 0 && args[0] == "run"; named {
+		return h.c.supervise(args[1:], true)
+	}
+	return h.c.supervise(args, false)
+}
+
+// run carries out steps in order. Its error is that of a fatal one.
+func (h *host) run(steps []step) error {
+	for i := range steps {
+		s := &steps[i]
+		err := h.guarded(s)
+		switch {
+		case err == nil:
+		case s.fatal:
+			return fmt.Errorf("%s: %w", s.name, err)
+		default:
+			for _, e := range each(err) {
+				h.say("%s: %v", s.name, e)
+			}
+		}
+	}
+	return nil
+}
+
+// guarded carries out one step. A fault of ours in it is an error of it.
+func (h *host) guarded(s *step) (err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			err = fmt.Errorf("a fault of pazinit: %v\n%s", fault, debug.Stack())
+		}
+	}()
+	return s.do(h)
+}
+
+// each are the errors that err was joined of.
+func each(err error) []error {
+	var many interface{ Unwrap() []error }
+	if errors.As(err, &many) && !isErrors(err) {
+		var out []error
+		for _, e := range many.Unwrap() {
+			out = append(out, each(e)...)
+		}
+		return out
+	}
+	return []error{err}
+}
+
+func isErrors(err error) bool {
+	var list procfile.Errors
+	return errors.As(err, &list)
+}
+
+func (h *host) say(format string, args ...any) {
+	fmt.Fprintf(h.c.stderr, "pazinit: "+format+"\n", args...)
+}
+
+func (h *host) sayLine(msg string) { h.say("%s", msg) }
+
+func (h *host) mountEarly() error {
+	notes, err := machine.MountEarly()
+	for _, n := range notes {
+		if !errors.Is(n, errors.ErrUnsupported) {
+			h.say("%v", n)
+		}
+	}
+	return err
+}
+
+func (h *host) openConsole() error { return h.takeConsole("") }
+
+func (h *host) takeConsole(name string) (err error) {
+	h.console, err = machine.OpenConsole(name)
+	// Without it Ctrl-C at the console would be a signal to us, which none can tell
+	// from Ctrl-Alt-Del. A worker with tty takes it.
+	_ = unix.IoctlSetInt(0, unix.TIOCNOTTY, 0)
+	return err
+}
+
+func (h *host) openOther() error {
+	if name := h.cfg.Machine.Console; name != "" && "/dev/"+name != h.console {
+		return h.takeConsole(name)
+	}
+	return nil
+}
+
+func (h *host) setPanic() error {
+	d := 10 * time.Second
+	switch {
+	case h.cfg != nil && h.cfg.Machine.PanicTimeout >= 0:
+		d = h.cfg.Machine.PanicTimeout
+	case h.cfg != nil || h.line.Panic:
+		return nil // done before, or by the kernel
+	}
+	return machine.SetKernelPanic(d)
+}
+
+// moduleList is where the maker of an image writes what it needs at once.
+const moduleList = "/lib/modules/pazinit.load"
+
+func (h *host) loadList() error { return errors.Join(machine.LoadModuleList(moduleList)...) }
+
+// rootWait is how long a root's device is waited for that is not said to be late.
+const rootWait = 10 * time.Second
+
+func (h *host) switchRoot() error {
+	if h.line.RootDevice == "" || !machine.InInitramfs() {
+		return nil
+	}
+	wait := h.line.RootWait
+	if wait == 0 {
+		wait = rootWait
+	}
+	time.Sleep(min(h.line.RootDelay, time.Hour))
+	h.say("moving to the root %s", h.line.RootDevice)
+	return machine.SwitchRoot(machine.Root{
+		Spec: h.line.RootDevice, Type: h.line.RootType, Flags: h.line.RootFlags, RW: h.line.RootRW,
+		Wait: wait, Init: h.line.Init, Say: h.sayLine, Exec: h.exec,
+	})
+}
+
+// exec is execve(2) with this program's signals as it was started with. It comes
+// back if that fails.
+func (h *host) exec(path string, argv, env []string) error {
+	reaper.GiveBack()
+	return unix.Exec(path, argv, env)
+}
+
+// readConfig reads what is needed to reach the rest of the configuration.
+func (h *host) readConfig() error {
+	h.opts = procfile.Options{
+		Config: h.line.Config, Procfile: h.line.Procfile, Dir: "/", Set: h.line.Set, Beside: true,
+		UID: os.Geteuid(), GID: os.Getegid(),
+	}
+	if h.line.Log != "" {
+		h.opts.Set = append(h.opts.Set, "log_path="+h.line.Log)
+	}
+	o, _, ok := h.c.parseQuietly(h.args)
+	if ok {
+		if o.config != "" {
+			h.opts.Config = o.config
+		}
+		if o.procfile != "" {
+			h.opts.Procfile = o.procfile
+		}
+	}
+	if dir, err := os.Getwd(); err == nil {
+		h.opts.Dir = dir
+	}
+	cfg, err := procfile.LoadMachine(h.opts)
+	if err != nil {
+		return err
+	}
+	h.cfg = cfg
+	return nil
+}
+
+func (h *host) loadModules() error { return errors.Join(machine.LoadModules(h.cfg.Machine.Modules)...) }
+
+func (h *host) remountRoot() error {
+	if !h.cfg.Machine.RootWritable || h.line.RootRO || machine.InInitramfs() {
+		return nil
+	}
+	return machine.RemountRoot(true)
+}
+
+func (h *host) setClock() error {
+	from, err := machine.SetClock(h.seedPath())
+	if from != "" {
+		h.say("the clock was set by %s", from)
+	}
+	return err
+}
+
+// mountAll mounts what the configuration and fstab list.
+func (h *host) mountAll() error {
+	var list []machine.Mount
+	for _, m := range h.cfg.Mounts {
+		source := m.Device
+		if source == "" {
+			source = m.Type
+		}
+		list = append(list, machine.Mount{
+			Source: source, Target: m.Path, Type: m.Type, Options: m.Options, Wait: m.Wait, Optional: m.Optional,
+		})
+	}
+	if h.cfg.Machine.Fstab {
+		more, swaps, err := machine.ReadFstab("/etc/fstab")
+		if err != nil {
+			h.say("%v", err)
+		}
+		list = append(list, more...)
+		h.cfg.Machine.Swaps = append(slices.Clip(h.cfg.Machine.Swaps), swaps...)
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	return errors.Join(machine.MountAll(list, h.sayLine)...)
+}
+
+// swapWait is how long a device to swap to is waited for.
+const swapWait = 10 * time.Second
+
+func (h *host) swap() error {
+	var errs []error
+	if len(h.cfg.Machine.Swaps) > 0 {
+		errs = machine.SwapOn(h.cfg.Machine.Swaps, swapWait)
+	}
+	size := h.cfg.Machine.Zram
+	if share := h.cfg.Machine.ZramShare; size == 0 && share > 0 {
+		var info unix.Sysinfo_t
+		if err := unix.Sysinfo(&info); err != nil {
+			errs = append(errs, fmt.Errorf("read the size of the memory: %w", err))
+		}
+		size = int64(share * float64(info.Totalram) * float64(info.Unit))
+	}
+	if size > 0 {
+		errs = append(errs, machine.Zram(size, ""))
+	}
+	return errors.Join(errs...)
+}
+
+// defaultSeed is where the entropy seed is kept on a disk.
+const defaultSeed = "/var/lib/pazinit/seed"
+
+func (h *host) seedPath() string {
+	switch path := h.cfg.Machine.EntropySeed; {
+	case path == "off":
+		return ""
+	case path != "":
+		return path
+	case machine.InInitramfs():
+		return "" // gone at the next boot
+	}
+	return defaultSeed
+}
+
+func (h *host) loadSeed() error {
+	if h.seed = h.seedPath(); h.seed == "" {
+		return nil
+	}
+	if dir := h.seed[:strings.LastIndexByte(h.seed, '/')]; dir != "" {
+		_ = os.MkdirAll(dir, 0o755) // what fails here fails below
+	}
+	return machine.LoadSeed(h.seed)
+}
+
+func (h *host) mountCgroups() error { return machine.MountCgroups(h.cfg.Machine.CgroupVersion) }
+
+func (h *host) setHostname() error { return machine.SetHostname(h.cfg.Machine.Hostname) }
+
+func (h *host) machineID() error {
+	_, err := machine.MachineID("/")
+	return err
+}
+
+func (h *host) loopback() error { return machine.Loopback() }
+
+func (h *host) setSysctls() error {
+	if len(h.cfg.Machine.Sysctls) == 0 {
+		return nil
+	}
+	values := make(map[string]string)
+	for _, s := range h.cfg.Machine.Sysctls {
+		values[s.Name] = s.Value
+	}
+	return errors.Join(machine.Sysctls(values)...)
+}
+
+// startWatchdog has the hardware look after us from here on.
+func (h *host) startWatchdog() error {
+	m := h.cfg.Machine
+	if m.Watchdog == 0 {
+		return nil
+	}
+	path := m.WatchdogDevice
+	if path == "/dev/watchdog" {
+		path = "" // either of its names
+	}
+	w, err := machine.OpenWatchdog(path, m.Watchdog)
+	if err != nil {
+		return err
+	}
+	h.watchdog = w
+	h.say("the watchdog %s bites after %v", w.Name(), w.Timeout())
+	go w.Run(func() bool {
+		s := h.alive.Load()
+		return s == nil || (*s).Alive()
+	})
+	return nil
+}

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	pazinit "github.com/pazinit/pazinit/init"
+	"github.com/pazinit/pazinit/machine"
+	"github.com/pazinit/pazinit/reaper/signals"
+)
+
+// machineSignals are what a machine's init does at a signal, as inits have done it
+// since the first ones. Logs are reopened, and upgrades asked for, by verb alone.
+// HUP reloads and QUIT kills, as elsewhere.
+var machineSignals = map[unix.Signal]string{
+	unix.SIGTERM: "reboot",
+	unix.SIGINT:  "reboot", // Ctrl-Alt-Del, unless ctrl_alt_del has it otherwise
+	unix.SIGUSR1: "halt",
+	unix.SIGUSR2: "poweroff",
+	unix.SIGPWR:  "poweroff",
+}
+
+// signal is a signal to the init of a machine.
+func (h *host) signal(s *pazinit.Supervisor, i signals.Info) {
+	what := machineSignals[i.Signal]
+	from := unix.SignalName(i.Signal)
+	switch {
+	case i.Signal == unix.SIGINT && !i.Sent():
+		what, from = h.cfg.Machine.CtrlAltDel, "Ctrl-Alt-Del"
+	case i.Signal == unix.SIGHUP && !i.Sent():
+		return // a terminal that hung up
+	case what == "":
+		s.SignalFrom(i.Signal, sender(i))
+		return
+	case sender(i) != "":
+		from += " from " + sender(i)
+	}
+	h.press(s, from, what)
+}
+
+// press ends the machine as what says, which may be to ignore it.
+func (h *host) press(s *pazinit.Supervisor, from, what string) {
+	if what == "ignore" {
+		s.Log(from + " is ignored, as the configuration has it")
+		return
+	}
+	s.End(what, from)
+}
+
+// listenButtons has Ctrl-Alt-Del send a signal, and hears the power button.
+func (h *host) listenButtons() error {
+	err := machine.CtrlAltDel(false)
+	pressed := make(chan machine.Key, 1)
+	h.pressed = pressed
+	var errButtons error
+	h.buttons, errButtons = machine.Buttons(func(k machine.Key) {
+		select {
+		case pressed <- k:
+		default: // one is enough
+		}
+	})
+	if errors.Is(errButtons, errors.ErrUnsupported) {
+		errButtons = nil // a kernel without input devices
+	}
+	return errors.Join(err, errButtons)
+}
+
+// supervising has the supervisor hear of the buttons, and the watchdog of the
+// supervisor.
+func (h *host) supervising(s *pazinit.Supervisor) {
+	h.alive.Store(&s)
+	go func() {
+		for k := range h.pressed {
+			if k == machine.KeyRestart {
+				h.press(s, "the restart button", h.cfg.Machine.CtrlAltDel)
+			} else {
+				h.press(s, "the power button", h.cfg.Machine.PowerButton)
+			}
+		}
+	}()
+}
+
+// ends says whether the verbs poweroff, reboot, halt and kexec can be done here.
+func ends(place pazinit.Place) func(what string) error {
+	return func(what string) error {
+		switch {
+		case !place.PID1:
+			return errors.New("pazinit is not the init of this machine; pazinit shutdown ends it alone")
+		case what != "kexec":
+			return nil
+		case !place.Initial:
+			return errors.New("this is a container")
+		case !machine.KexecLoaded():
+			return errors.New("no kernel is loaded: kexec -l does that")
+		}
+		return nil
+	}
+}
