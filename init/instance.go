@@ -251,6 +251,7 @@ func (s *Supervisor) enterGroup(in *instance, rs *reaper.Spec) []*os.File {
 	if g := in.group.Load(); g != nil && g.Sound() {
 		if f, err := g.OpenFD(); err == nil {
 			rs.Cgroup = int(f.Fd())
+			s.senders.enters(in, f)
 			return []*os.File{f}
 		}
 	}
@@ -260,6 +261,7 @@ func (s *Supervisor) enterGroup(in *instance, rs *reaper.Spec) []*os.File {
 		if f, err := g.OpenFD(); err == nil {
 			in.group.Store(g)
 			rs.Cgroup = int(f.Fd())
+			s.senders.enters(in, f)
 			return []*os.File{f}
 		}
 	}
