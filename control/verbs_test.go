@@ -122,7 +122,7 @@ func TestParseArgs(t *testing.T) {
 
 // Whatever the table says can be asked for, named and explained.
 func TestVerbs(t *testing.T) {
-	want := "status start stop restart signal scale add remove logs events plan reload pid reopen shutdown version help check doctor initramfs completion"
+	want := "status start stop restart signal scale add remove logs events plan reload pid reopen shutdown poweroff reboot halt kexec version help check doctor initramfs completion"
 	var names []string
 	seen := make(map[string]bool)
 	for _, v := range Verbs() {

@@ -444,7 +444,7 @@ func TestStrangers(t *testing.T) {
 		{"they do not", container, 0, two, true, false, "0s " + told + "\n5s 2 processes are not gone and end with this container: 41 sh (entered from outside), 57 sleep (an orphan)", 5 * time.Second},
 		{"as long as there is", container, 10 * time.Second, two, true, false, "0s " + told + "\n9s 2 processes are not gone and end with this container: 41 sh (entered from outside), 57 sleep (an orphan)", 9 * time.Second},
 		{"when killed, no time", container, 10 * time.Second, two, true, true, "0s " + told + "\n0s 2 processes are not gone and end with this container: 41 sh (entered from outside), 57 sleep (an orphan)", 0},
-		{"as the init of a machine", Place{PID1: true, Initial: true}, 0, two, true, false, "", 0},
+		{"as the init of a machine", Place{PID1: true, Initial: true}, 0, two, true, false, "0s " + told + "\n5s 2 processes are not gone and end with this machine: 41 sh (entered from outside), 57 sleep (an orphan)", 5 * time.Second},
 		{"as a daemon", Place{Initial: true, Daemon: true}, 0, two, true, false, "", 0},
 		{"with --pid=host", Place{Initial: true, Terminal: true}, 0, two, true, false, "", 0},
 		{"below another init", Place{}, 0, two, true, false, "", 0},
