@@ -53,7 +53,7 @@ $b ifconfig lo up
 
 // initials are those that are compared; the ratios are to the first one.
 func (b *bench) initials(cache string) []initial {
-	busybox, runit := qemu.Busybox(cache), filepath.Join(cache, "amd64/runit")
+	busybox, runit := qemu.Busybox(cache, qemu.AMD64), filepath.Join(cache, "amd64/runit")
 	with := func(script string) map[string]string {
 		return map[string]string{
 			"/etc/runit/1": "#!/bin/busybox sh\n" + script,
@@ -236,25 +236,18 @@ func (b *bench) kernel() (cache, kernel string, err error) {
 	if cache, err = qemu.Cache(); err != nil {
 		return "", "", err
 	}
-	kernels, err := qemu.Kernels(cache)
+	k, err := qemu.Bookworm(cache)
 	if err != nil {
 		return "", "", err
 	}
-	kernel = kernels[0]
-	for _, k := range kernels {
-		if strings.Contains(k, "/bookworm/") {
-			kernel = k
-		}
-	}
-	files, err := qemu.Base(qemu.Busybox(cache), b.pazinit)
+	probe, err := qemu.NewImage(qemu.Parts{Pazinit: b.pazinit, Busybox: qemu.Busybox(cache, qemu.AMD64)}, nil)
 	if err != nil {
 		return "", "", err
 	}
-	files["/start"] = []byte(qemu.Agent)
 	var why string
-	b.accel, why, err = qemu.Accel(qemu.Config{Arch: qemu.AMD64, Kernel: kernel, Files: files})
+	b.accel, why, err = qemu.Accel(qemu.Config{Arch: qemu.AMD64, Kernel: k.Image, Image: probe})
 	fmt.Fprintf(os.Stderr, "bench: machines use %s: %s\n", b.accel, why)
-	return cache, kernel, err
+	return cache, k.Image, err
 }
 
 // bootMachines measures the first process of a machine.

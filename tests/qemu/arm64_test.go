@@ -3,63 +3,53 @@
 package qemu
 
 import (
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/pazinit/pazinit/tests/rig"
 )
 
-// arm64 is what machines with an arm64 processor, emulated, are made from.
-func arm64(t *testing.T) Config {
+// arm64 is a kernel for machines with an arm64 processor, emulated, and what they are
+// made from.
+func arm64(t *testing.T) (Kernel, Parts) {
 	t.Helper()
-	root, err := rig.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
 	cache, err := Cache()
 	if err != nil {
 		t.Fatal(err)
 	}
-	kernels, err := filepath.Glob(filepath.Join(cache, "arm64/*/boot/vmlinuz-*"))
-	if err == nil && len(kernels) == 0 {
-		err = errors.New("find a kernel for arm64 below " + cache + ": there is none; scripts/fetch-kernel arm64 brings one")
-	}
-	rig.Need(t, "arm64", err)
-	t.Setenv("GOARCH", "arm64")
-	pazinit := filepath.Join(t.TempDir(), "pazinit")
-	if err := rig.Build(pazinit); err != nil {
+	root, err := rig.Root()
+	if err != nil {
 		t.Fatal(err)
 	}
-	helper := filepath.Join(t.TempDir(), "helper")
-	cc := exec.Command("aarch64-linux-gnu-gcc", "-static", "-O2", "-o", helper, filepath.Join(root, "tests/helpers/helper.c"))
+	kernel := Kernels(cache, ARM64)[0]
+	rig.Need(t, "arm64", kernel.Err)
+	dir := t.TempDir()
+	parts := Parts{
+		Pazinit: filepath.Join(dir, "pazinit"), Busybox: Busybox(cache, ARM64), Kernel: kernel, Modules: agentModules,
+		Bin: map[string]string{"helper": filepath.Join(dir, "helper"), "guest": filepath.Join(dir, "guest")},
+	}
+	t.Setenv("GOARCH", "arm64")
+	if err := rig.Build(parts.Pazinit); err != nil {
+		t.Fatal(err)
+	}
+	compile(t, parts.Bin["guest"], "tests/qemu", "-tags", "qemu")
+	cc := exec.Command("aarch64-linux-gnu-gcc", "-static", "-O2", "-o", parts.Bin["helper"], filepath.Join(root, "tests/helpers/helper.c"))
 	if out, err := cc.CombinedOutput(); err != nil {
 		t.Fatalf("build the helper (scripts/fetch-kernel arm64 installs the compiler): %v\n%s", err, out)
 	}
-	c := Config{Arch: ARM64, Kernel: kernels[0], Cmdline: "cgroups=v2 cgroup_no_v1=all", Accel: "tcg", Limit: patience}
-	if c.Files, err = Base(filepath.Join(cache, "arm64/busybox/bin/busybox"), pazinit); err != nil {
-		t.Fatal(err)
-	}
-	if c.Files["/bin/helper"], err = os.ReadFile(helper); err != nil {
-		t.Fatal(err)
-	}
-	c.Files["/etc/passwd"] = []byte("root:x:0:0:root:/:/bin/sh\nwww:x:33:33:www:/:/bin/sh\n")
-	c.Files["/etc/group"] = []byte("root:x:0:\nwww:x:33:\nextra:x:44:www\n")
-	return c
+	return kernel, parts
 }
 
 // TestARM64 has pazinit be the init of a machine of the other architecture, whose
 // assembly runs nowhere else.
 func TestARM64(t *testing.T) {
-	c := arm64(t)
-	for name, text := range supervised {
-		c.Files[name] = []byte(text)
-	}
-	m := bootAs(t, c, "")
+	_, parts := arm64(t)
+	m := bootARM64(t, parts, supervised)
 	m.starts()
 	if got := m.run("uname -m"); got != "aarch64" {
 		t.Errorf("machine = %s, want aarch64", got)
@@ -71,12 +61,22 @@ func TestARM64(t *testing.T) {
 	m.stops()
 	m.reaps()
 	m.clock()
-	m.ends()
+	m.endings()
 	m.powerOff()
 }
 
-// ends has a supervisor of one worker for each way to end, and to begin.
-func (m *machine) ends() {
+// bootARM64 boots a machine of these parts.
+func bootARM64(t *testing.T, parts Parts, files Files) *machine {
+	t.Helper()
+	image, err := NewImage(parts, withAgent(files))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bootAs(t, Config{Arch: ARM64, Kernel: parts.Kernel.Image, Image: image, Cmdline: cgroups["v2"], Accel: "tcg", Limit: patience}, "")
+}
+
+// endings has a supervisor of one worker for each way to end, and to begin.
+func (m *machine) endings() {
 	m.t.Helper()
 	for _, test := range []struct {
 		settings string
@@ -103,15 +103,21 @@ ulimit -Sn 777 && exec pazinit run -c /tmp/end.yaml --socket /run/end/sock --log
 	}
 }
 
-// tests builds the tests of a package for the machine, entered as the release is.
-func (f Files) tests(t *testing.T, pkg string, flags ...string) {
+// compile builds the tests of a package as file, entered as the release is.
+func compile(t *testing.T, file, pkg string, flags ...string) {
 	t.Helper()
-	out := filepath.Join(t.TempDir(), "test")
-	cmd := exec.Command("go", append(append([]string{"test", "-c", "-o", out}, flags...), "github.com/pazinit/pazinit/"+pkg)...)
+	cmd := exec.Command("go", slices.Concat([]string{"test", "-c", "-ldflags", "-s -w", "-o", file}, flags, []string{"github.com/pazinit/pazinit/" + pkg})...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build the tests of %s: %v\n%s", pkg, err, out)
 	}
+}
+
+// tests adds those of a package, as /bin/NAME.test.
+func (f Files) tests(t *testing.T, pkg string, flags ...string) {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "test")
+	compile(t, out, pkg, flags...)
 	data, err := os.ReadFile(out)
 	if err != nil {
 		t.Fatal(err)
@@ -138,11 +144,14 @@ func TestARM64Signals(t *testing.T) {
 // portedTests boots a machine and runs the tests of a package there.
 func portedTests(t *testing.T, pkg, flags string) *machine {
 	t.Helper()
-	c := arm64(t)
-	c.Files.tests(t, pkg)
-	c.Files["/bin/bash"] = []byte("#!/bin/sh\nexec sh \"$@\"\n") // which ignores neither CHLD nor RTMIN+3
-	c.Files["/start"] = []byte(Agent + "while :; do sleep 3600; done\n")
-	m := bootAs(t, c, "segfault")
+	_, parts := arm64(t)
+	files := Files{
+		"/bin/bash": []byte("#!/bin/sh\nexec sh \"$@\"\n"), // which ignores neither CHLD nor RTMIN+3
+		"/start":    []byte(agentAlone + "while :; do sleep 3600; done\n"),
+	}
+	files.tests(t, pkg)
+	m := bootARM64(t, parts, files)
+	m.allowed = "segfault"
 	m.run(`echo 20000 >/proc/sys/kernel/threads-max
 mkdir /usr /dev/pts; ln -s /bin /usr/bin; mount -t devpts devpts /dev/pts; chmod 1777 /tmp; ln -s pazinit /bin/tini; ln -s pazinit /bin/dumb-init`)
 	out, status, err := m.Sh("cd /tmp; PAZINIT_TEST_MUST=root,seccomp,cgroup2 " + filepath.Base(pkg) + ".test -test.v -test.timeout 15m " + flags)

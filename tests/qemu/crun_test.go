@@ -8,9 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -84,7 +82,7 @@ done
 mkdir -m 1777 /new/tmp /new/run
 mkdir /new/dev/pts
 mount -t devpts -o ptmxmode=666 devpts /new/dev/pts
-exec switch_root /new /bin/sh -c '` + Agent + `while :; do sleep 3600; done'
+exec switch_root /new /bin/sh -c '` + agentAlone + `while :; do sleep 3600; done'
 `
 
 // containers are the files of a machine with crun and the tests of tests/containers.
@@ -94,12 +92,8 @@ func containers(t *testing.T) Files {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cache, err := Cache()
-	if err != nil {
-		t.Fatal(err)
-	}
-	files := maps.Clone(h.files)
-	system := filepath.Join(cache, "amd64/crun")
+	files := Files{}
+	system := filepath.Join(h.cache, "amd64/crun")
 	err = errors.Join(files.linked(system, "/usr/bin/crun"), files.linked(system, "/usr/bin/tini-static"))
 	if errors.Is(err, os.ErrNotExist) {
 		rig.Need(t, "crun", fmt.Errorf("%w; scripts/fetch-crun brings it", err))
@@ -107,17 +101,8 @@ func containers(t *testing.T) Files {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tests := filepath.Join(t.TempDir(), "containers.test")
-	cmd := exec.Command("go", "test", "-c", "-o", tests, "github.com/pazinit/pazinit/tests/containers")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build the tests: %v\n%s", err, out)
-	}
-	if files["/bin/containers.test"], err = os.ReadFile(tests); err != nil {
-		t.Fatal(err)
-	}
+	files.tests(t, "tests/containers")
 	files["/start"] = []byte(switchRoot)
-	files["/etc/passwd"] = []byte("root:x:0:0:root:/:/bin/sh\n")
 	files["/tests/go.mod"] = nil // marks the folder that the tests are run in
 	return files
 }
@@ -126,22 +111,19 @@ func containers(t *testing.T) Files {
 // cgroup2 and only cgroup v1.
 func TestCrun(t *testing.T) {
 	files := containers(t)
-	each(t, func(t *testing.T, kernel string) {
-		for name, c := range map[string]struct{ cmdline, tests string }{
+	each(t, func(t *testing.T, kernel Kernel) {
+		for version, tests := range map[string]string{
 			// With a shell in the container only what needs it: it is slow enough.
-			"v2": {"cgroups=v2 cgroup_no_v1=all", `/crun/scratch|^Test(ForkBomb|Stdin|Stdout|Terminal)$/crun/busybox|^TestPlaces$/crun/busybox/(default|no-stdin)$`},
-			"v1": {"cgroups=v1", `^(TestPlaces|TestDoctor)$/crun/scratch/(default|cgroup-.*)$`},
+			"v2": `/crun/scratch|^Test(ForkBomb|Stdin|Stdout|Terminal)$/crun/busybox|^TestPlaces$/crun/busybox/(default|no-stdin)$`,
+			"v1": `^(TestPlaces|TestDoctor)$/crun/scratch/(default|cgroup-.*)$`,
 		} {
-			t.Run(name, func(t *testing.T) {
-				h, err := host()
-				if err != nil {
-					t.Fatal(err)
-				}
-				m := bootAs(t, Config{Arch: AMD64, Kernel: kernel, Files: files, Cmdline: c.cmdline, Accel: h.accel, Limit: patience}, "")
+			t.Run(version, func(t *testing.T) {
+				rig.Need(t, "cgroup "+version, kernel.Cgroups(version))
+				m := boot(t, kernel, cgroups[version], "", files)
 				out, status, err := m.Sh(`cd /tests
 export PATH=/bin PAZINIT_RUNTIME=crun PAZINIT_BIN=/bin/pazinit PAZINIT_HELPER=/bin/helper PAZINIT_TEST_MUST=root,containers
 # crun's exec is root's, whoever the container's user is
-containers.test -test.v -test.timeout 15m -test.skip '^Test(Doctor|Strangers)$/crun/scratch/user$' -test.run '` + c.tests + "'")
+containers.test -test.v -test.timeout 15m -test.skip '^Test(Doctor|Strangers)$/crun/scratch/user$' -test.run '` + tests + "'")
 				m.must(err)
 				t.Log(out)
 				if status != 0 || !strings.Contains(out, "--- PASS: TestPlaces/crun/scratch/default") {

@@ -13,14 +13,14 @@ func TestEndOfInitOtherwise(t *testing.T) {
 		"bad config":  {"exec pazinit run -c /no/such", "powering off, after an end with status 2"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			each(t, func(t *testing.T, kernel string) {
-				m := boot(t, kernel, "cgroups=v2", "", map[string]string{
-					"/start":  Agent + "sleep 1\n" + tt.start + "\n",
-					"/p.yaml": "applications: {app: {workers: {job: {run: /bin/helper, args: [exit, '3'], restart: never}}}}\n",
+			each(t, func(t *testing.T, kernel Kernel) {
+				m := boot(t, kernel, "cgroups=v2", "", Files{
+					"/start":  []byte(tt.start + "\n"),
+					"/p.yaml": []byte("applications: {app: {workers: {job: {run: /bin/helper, args: [exit, '3'], restart: never}}}}\n"),
 				})
 				m.see(tt.says, 1)
 				m.see("reboot: Power down", 1)
-				m.must(m.Wait())
+				m.ends()
 			})
 		})
 	}

@@ -1,18 +1,15 @@
 #!/bin/busybox sh
 # The first process: mounts what pazinit expects to be there, and becomes what
-# /start says. The kernel makes variables of its command line: cgroups is v2, v1,
-# hybrid or none, agent is the second serial line.
+# /start says, if there is one. The kernel makes variables of its command line:
+# cgroups is v2, v1, hybrid or none.
 export PATH=/bin
-for dir in proc sys dev run tmp; do
-	/bin/busybox mkdir -p /$dir
-done
-/bin/busybox mount -t proc proc /proc
-/bin/busybox --install -s /bin
+mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 # Opened as /dev/console it outlives the hang-up that the terminal gets when the
 # leader of its session ends.
 exec </dev/console >/dev/console 2>&1
+guest modules /lib/modules/pazinit.load
 
 v1() {
 	mount -t tmpfs cgroup /sys/fs/cgroup
@@ -31,4 +28,7 @@ hybrid)
 	;;
 esac
 ifconfig lo up
-. /start
+if [ -e /start ]; then
+	. /start
+fi
+exec pazinit run -c /etc/pazinit/pazinit.yaml --log-format plain

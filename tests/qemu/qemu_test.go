@@ -4,11 +4,15 @@ package qemu
 
 import (
 	"context"
+	"debug/elf"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,96 +23,172 @@ import (
 	"github.com/pazinit/pazinit/tests/rig"
 )
 
-func TestMain(m *testing.M) { rig.Main(m) }
+func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == "guest" {
+		if err := guest(os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, "guest:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	rig.Main(m)
+}
 
 // patience is a machine's time; an emulated one on a busy host is slow. No test
 // depends on its length.
 const patience = 20 * time.Minute
 
+// agentModules are what the agent's port needs where it is not built in.
+var agentModules = []string{"virtio_pci", "virtio_console"}
+
 // host is what all machines are made from.
 var host = sync.OnceValues(func() (h struct {
-	kernels []string
+	cache   string
+	kernels []Kernel
 	accel   string
-	files   Files
+	parts   Parts
 }, err error) {
-	cache, err := Cache()
+	if h.cache, err = Cache(); err != nil {
+		return h, err
+	}
+	h.kernels = Kernels(h.cache, AMD64)
+	guest, err := static()
 	if err != nil {
 		return h, err
 	}
-	if h.kernels, err = Kernels(cache); err != nil {
+	h.parts = Parts{
+		Pazinit: rig.Binary, Busybox: Busybox(h.cache, AMD64), Modules: agentModules,
+		Bin: map[string]string{"helper": rig.Helper, "guest": guest},
+	}
+	i := slices.IndexFunc(h.kernels, func(k Kernel) bool { return k.Err == nil })
+	if i < 0 {
+		return h, h.kernels[0].Err
+	}
+	none, err := NewImage(Parts{Pazinit: h.parts.Pazinit, Busybox: h.parts.Busybox}, nil)
+	if err != nil {
 		return h, err
 	}
-	if h.files, err = Base(Busybox(cache), rig.Binary); err != nil {
-		return h, err
-	}
-	if h.files["/bin/helper"], err = os.ReadFile(rig.Helper); err != nil {
-		return h, err
-	}
-	h.files["/start"] = []byte(Agent)
 	var why string
-	h.accel, why, err = Accel(Config{Arch: AMD64, Kernel: h.kernels[0], Files: h.files, Cmdline: "cgroups=v2"})
+	h.accel, why, err = Accel(Config{Arch: AMD64, Kernel: h.kernels[i].Image, Image: none})
 	fmt.Printf("machines use %s: %s\n", h.accel, why)
 	return h, err
 })
 
+// static is this test's binary, or one like it that needs no library.
+func static() (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	f, err := elf.Open(self)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	for _, part := range f.Progs {
+		if part.Type == elf.PT_INTERP {
+			return "", errors.New("the test binary needs libraries, and runs in the machines, too: build it with CGO_ENABLED=0")
+		}
+	}
+	return self, nil
+}
+
+// withAgent adds the agent to what a machine supervises.
+func withAgent(files Files) Files {
+	all := Files{"/etc/pazinit/agent.yaml": []byte(`applications:
+  guest:
+    workers:
+      agent: {run: /bin/guest, args: [agent], priority: 0, restart: never}
+`)}
+	maps.Copy(all, files)
+	config := string(files["/etc/pazinit/pazinit.yaml"])
+	if files["/etc/pazinit/Procfile"] != nil && !strings.Contains(config, "applications:") {
+		config += "applications: {app: {procfile: Procfile}}\n"
+	}
+	all["/etc/pazinit/pazinit.yaml"] = []byte("include: agent.yaml\n" + config)
+	return all
+}
+
+// The control groups that machines can have, and what the kernel is told for them.
+var (
+	versions = []string{"v2", "v1", "hybrid", "none"}
+	cgroups  = map[string]string{"v2": "cgroups=v2 cgroup_no_v1=all", "v1": "cgroups=v1", "hybrid": "cgroups=hybrid", "none": "cgroups=none"}
+)
+
 // each runs a test for each kernel.
-func each(t *testing.T, test func(t *testing.T, kernel string)) {
+func each(t *testing.T, test func(t *testing.T, kernel Kernel)) {
 	h, err := host()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, kernel := range h.kernels {
-		t.Run(strings.TrimPrefix(filepath.Base(kernel), "vmlinuz-"), func(t *testing.T) { test(t, kernel) })
+		t.Run(kernel.Release, func(t *testing.T) {
+			rig.Need(t, kernel.Release, kernel.Err)
+			test(t, kernel)
+		})
 	}
 }
 
 // A machine is a VM whose failures are the test's.
 type machine struct {
 	*VM
-	t *testing.T
+	t       testing.TB
+	allowed string // of what is wrong on its console, a pattern
 }
 
 // boot boots a machine with files added to the common ones. In the end, nothing
 // may have gone wrong in its kernel but what allowed, a pattern, matches.
-func boot(t *testing.T, kernel, cmdline, allowed string, files map[string]string) *machine {
+func boot(t testing.TB, kernel Kernel, cmdline, allowed string, files Files) *machine {
 	t.Helper()
 	h, err := host()
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := Config{Arch: AMD64, Kernel: kernel, Files: Files{}, Cmdline: cmdline, Accel: h.accel, Limit: patience}
-	for name, data := range h.files {
-		c.Files[name] = data
+	parts := h.parts
+	parts.Kernel = kernel
+	image, err := NewImage(parts, withAgent(files))
+	if err != nil {
+		t.Fatal(err)
 	}
-	for name, text := range files {
-		c.Files[name] = []byte(text)
-	}
-	return bootAs(t, c, allowed)
+	return bootAs(t, Config{Arch: AMD64, Kernel: kernel.Image, Image: image, Cmdline: cmdline, Accel: h.accel, Limit: patience}, allowed)
 }
 
 // bootAs boots a machine of the test's own making, see [boot].
-func bootAs(t *testing.T, c Config, allowed string) *machine {
+func bootAs(t testing.TB, c Config, allowed string) *machine {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	v, err := Boot(ctx, c)
+	v, err := Boot(context.Background(), c)
 	if err != nil {
-		cancel()
 		t.Fatal(err)
 	}
-	m := &machine{v, t}
+	m := &machine{v, t, allowed}
 	t.Cleanup(func() {
-		v.Kill(cancel)
+		v.Kill()
 		for line := range strings.Lines(v.Console()) {
-			if wrong.MatchString(line) && (allowed == "" || !regexp.MustCompile(allowed).MatchString(line)) {
+			if wrong.MatchString(line) && (m.allowed == "" || !regexp.MustCompile(m.allowed).MatchString(line)) {
 				t.Errorf("the kernel says %q", line)
 			}
 		}
 		if t.Failed() {
-			t.Logf("console:\n%s", v.Console())
+			t.Logf("the console is in %s", keep(t.Name(), v.Console()))
 		}
 	})
-	m.must(v.Ready())
 	return m
+}
+
+// keep writes what a machine printed where it outlives the test.
+func keep(test, console string) string {
+	root, err := rig.Root()
+	name := filepath.Join(root, "out/vm-failed", strings.NewReplacer("/", "-", " ", "-").Replace(test)+".txt")
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(name), 0o755)
+	}
+	if err == nil {
+		err = os.WriteFile(name, []byte(console), 0o644)
+	}
+	if err != nil {
+		return fmt.Sprintf("no file (%v):\n%s", err, console)
+	}
+	return name
 }
 
 // wrong is what a kernel says when something is.
@@ -187,14 +267,21 @@ func (m *machine) powerOff() {
 		}
 	}
 	m.must(m.Post("poweroff -f"))
-	m.must(m.Wait())
+	m.ends()
 }
 
-const asInit = Agent + "exec pazinit run -c /etc/pazinit.yaml --log-format plain\n"
+// ends waits until the machine has ended by itself.
+func (m *machine) ends() {
+	m.t.Helper()
+	_, err := m.Wait()
+	m.must(err)
+}
 
-var supervised = map[string]string{
-	"/start": asInit,
-	"/etc/Procfile": `web: helper sleep
+// agentAlone is a line of /start, for a machine whose pazinit has no agent.
+const agentAlone = "setsid guest agent &\n"
+
+var supervised = Files{
+	"/etc/pazinit/Procfile": []byte(`web: helper sleep
 shell: while :; do sleep 3600; done
 session: helper setsid
 daemon: helper double-fork
@@ -203,8 +290,8 @@ storm: helper orphans 10000
 patient: helper ignore-term
 failing: helper exit 1
 flapping: helper exit 1
-`,
-	"/etc/pazinit.yaml": `applications:
+`),
+	"/etc/pazinit/pazinit.yaml": []byte(`applications:
   app:
     procfile: Procfile
     workers:
@@ -215,26 +302,23 @@ flapping: helper exit 1
       patient: {stop_timeout: 1h}
       failing: {autostart: false, backoff: {base: 1h, max: 1h}}
       flapping: {autostart: false, max_restarts: unlimited, backoff: {base: 100ms, factor: 1}}
-`,
+`),
 }
 
 // TestInit has pazinit be the init of machines with each kind of control groups.
 func TestInit(t *testing.T) {
-	each(t, func(t *testing.T, kernel string) {
-		for name, c := range map[string]struct{ cmdline, group string }{
-			"v2":     {"cgroups=v2 cgroup_no_v1=all", `(?m)^0::/pazinit/`},
-			"v1":     {"cgroups=v1", `(?m):pids:/pazinit/`},
-			"hybrid": {"cgroups=hybrid", `(?m)^0::/pazinit/`},
-			"none":   {"cgroups=none", ``},
-		} {
-			t.Run(name, func(t *testing.T) {
+	groups := map[string]string{"v2": `(?m)^0::/pazinit/`, "v1": `(?m):pids:/pazinit/`, "hybrid": `(?m)^0::/pazinit/`}
+	each(t, func(t *testing.T, kernel Kernel) {
+		for _, version := range versions {
+			t.Run(version, func(t *testing.T) {
+				rig.Need(t, "cgroup "+version, kernel.Cgroups(version))
 				t.Parallel()
-				m := boot(t, kernel, c.cmdline, "", supervised)
+				m := boot(t, kernel, cgroups[version], "", supervised)
 				m.starts()
-				if c.group == "" {
+				if group := groups[version]; group == "" {
 					m.see("without cgroups: ", 1)
-				} else if got := m.run("cat /proc/%d/cgroup", m.state("app:web.1", "RUNNING").PID); !regexp.MustCompile(c.group).MatchString(got) {
-					t.Errorf("control groups of web = %s, want a match of %s", got, c.group)
+				} else if got := m.run("cat /proc/%d/cgroup", m.state("app:web.1", "RUNNING").PID); !regexp.MustCompile(group).MatchString(got) {
+					t.Errorf("control groups of web = %s, want a match of %s", got, group)
 				}
 				m.restarts()
 				m.stops()
@@ -343,16 +427,15 @@ func (m *machine) count(pattern string) int {
 // TestConsole gives a worker the console as its terminal. It must still be
 // pazinit's when the worker has ended.
 func TestConsole(t *testing.T) {
-	each(t, func(t *testing.T, kernel string) {
+	each(t, func(t *testing.T, kernel Kernel) {
 		t.Parallel()
-		m := boot(t, kernel, "cgroups=v2", "", map[string]string{
-			"/start": asInit,
-			"/etc/pazinit.yaml": `applications:
+		m := boot(t, kernel, "cgroups=v2", "", Files{
+			"/etc/pazinit/pazinit.yaml": []byte(`applications:
   app:
     workers:
       web: {run: /bin/helper, args: [sleep]}
       login: {run: /bin/helper, args: [print-status], tty: true, restart: never, autostart: false}
-`,
+`),
 		})
 		m.see(`app:web\.1 is RUNNING`, 1)
 		for n := 1; n <= 2; n++ {
@@ -391,10 +474,10 @@ done
 }
 
 // with is a file added to others.
-func with(files map[string]string, name, text string) map[string]string {
-	all := map[string]string{name: text}
+func with(files map[string]string, name, text string) Files {
+	all := Files{name: []byte(text)}
 	for name, text := range files {
-		all[name] = text
+		all[name] = []byte(text)
 	}
 	return all
 }
@@ -413,9 +496,9 @@ func (m *machine) inOrder(n int) {
 
 // TestChildOfInit has pazinit run below another init, which sees its exit status.
 func TestChildOfInit(t *testing.T) {
-	each(t, func(t *testing.T, kernel string) {
+	each(t, func(t *testing.T, kernel Kernel) {
 		t.Parallel()
-		m := boot(t, kernel, "cgroups=v2", "", with(ending, "/start", Agent+`
+		m := boot(t, kernel, "cgroups=v2", "", with(ending, "/start", agentAlone+`
 for how in term essential; do
 	pazinit run -c /etc/$how.yaml --log-format plain
 	echo "$how ended with $?"
@@ -444,7 +527,7 @@ while :; do sleep 3600; done
 // machine off or starts it again, and never leaves that to the kernel, which would
 // panic.
 func TestEndOfInit(t *testing.T) {
-	each(t, func(t *testing.T, kernel string) {
+	each(t, func(t *testing.T, kernel Kernel) {
 		for how, end := range map[string]struct {
 			config, onEnd string
 			says          string // pazinit
@@ -458,11 +541,11 @@ func TestEndOfInit(t *testing.T) {
 		} {
 			t.Run(how, func(t *testing.T) {
 				t.Parallel()
-				file := "/etc/" + end.config + ".yaml"
-				files := with(ending, "/start", Agent+"exec pazinit run -c "+file+" --log-format plain\n")
+				config := ending["/etc/"+end.config+".yaml"]
 				if end.onEnd != "" {
-					files[file] += "on_end: " + end.onEnd + "\n"
+					config += "on_end: " + end.onEnd + "\n"
 				}
+				files := with(ending, "/etc/pazinit/pazinit.yaml", config)
 				m := boot(t, kernel, "cgroups=v2", "", files)
 				if how == "term" {
 					m.see(`app:db\.1 +\| ready$`, 1)
@@ -478,7 +561,7 @@ func TestEndOfInit(t *testing.T) {
 				m.see("pazinit: "+end.says+"$", 1)
 				m.see(end.kernel, 1)
 				if how != "halt" {
-					m.must(m.Wait())
+					m.ends()
 				}
 			})
 		}

@@ -1,14 +1,12 @@
 // Package qemu boots virtual machines whose first process is pazinit. The tests
-// (tag qemu) and `make vm` need QEMU, a kernel and a static busybox:
+// (tag qemu) and `make vm` need QEMU, kernels and a static busybox:
 // scripts/fetch-kernel. Those for arm64 run where `scripts/fetch-kernel arm64` did,
 // those with containers where scripts/fetch-crun did.
 package qemu
 
 import (
-	"bufio"
 	"bytes"
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -20,72 +18,89 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/pazinit/pazinit/initramfs"
 )
 
 // An Arch is what is special to the machines of an architecture.
 type Arch struct {
+	Name         string // Debian's and Go's
 	Program      string // the QEMU
 	machine, cpu string
 	cmdline      string
-	serial       []string // QEMU's arguments for the second serial line
-	second       string   // the kernel's name of that
 }
 
 var (
 	// AMD64 is what all machines are, but for some tests'.
 	AMD64 = Arch{
-		Program: "qemu-system-x86_64", machine: "q35", cpu: "max",
-		cmdline: "console=ttyS0 no_timer_check", serial: []string{"-serial", "chardev:agent"}, second: "ttyS1",
+		Name: "amd64", Program: "qemu-system-x86_64", machine: "q35", cpu: "max",
+		cmdline: "console=ttyS0 no_timer_check",
 	}
 	// ARM64 computes pointer authentication in QEMU's own way: the architecture's takes
 	// most of the time.
 	ARM64 = Arch{
-		Program: "qemu-system-aarch64", machine: "virt", cpu: "max,pauth-impdef=on",
-		cmdline: "console=ttyAMA0", serial: []string{"-device", "pci-serial,chardev=agent"}, second: "ttyS0",
+		Name: "arm64", Program: "qemu-system-aarch64", machine: "virt", cpu: "max,pauth-impdef=on",
+		cmdline: "console=ttyAMA0",
 	}
 )
 
-// Agent is a line of /start that makes [VM.Ready] and [VM.Sh] work.
-const Agent = "setsid agent </dev/$agent >/dev/$agent 2>&1 &\n"
+// Port is the name of the virtio console's port that the guest's agent talks over.
+const Port = "pazinit.test"
 
 // A Config is one machine.
 type Config struct {
 	Arch    Arch
 	Kernel  string // a bzImage, or an Image for arm64
-	Files   Files
+	Image   *initramfs.Image
+	Initrd  string // instead of Image: a file with one
 	Cmdline string // added to what every machine gets
 	Accel   string // kvm or tcg, see [Accel]
+	Memory  int    // in MiB, 0 is 512
 	Limit   time.Duration
+	Reboots bool     // a reset starts it again; else it ends the machine
+	Args    []string // more for QEMU
 }
 
-// Args are the arguments for QEMU, but for the serial lines. initrd is an archive
-// that was written to a file.
+// Args are the arguments for QEMU, but for what its ends are connected with. initrd
+// is an image that was written to a file.
 func Args(c Config, initrd string) []string {
-	return []string{
-		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-machine", c.Arch.machine + ",accel=" + c.Accel, "-cpu", c.Arch.cpu, "-smp", "2", "-m", "512",
+	args := []string{
+		"-nodefaults", "-no-user-config", "-display", "none",
+		"-machine", c.Arch.machine + ",accel=" + c.Accel, "-cpu", c.Arch.cpu, "-smp", "2", "-m", strconv.Itoa(max(c.Memory, 0) + b2i(c.Memory == 0)*512),
 		"-kernel", c.Kernel, "-initrd", initrd,
-		// A slow host makes the kernel see stalls and broken timers. After a panic it reboots,
-		// which -no-reboot makes the end of QEMU.
-		"-append", c.Arch.cmdline + " loglevel=5 panic=-1 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 agent=" + c.Arch.second + " " + c.Cmdline,
+		// A slow host makes the kernel see stalls and broken timers. After a panic that comes
+		// before pazinit has its say it reboots.
+		"-append", c.Arch.cmdline + " loglevel=5 panic=-1 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 " + c.Cmdline,
 	}
+	if !c.Reboots {
+		args = append(args, "-no-reboot")
+	}
+	return append(args, c.Args...)
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // A VM is a machine that was booted. Nothing waits longer than its limit.
 type VM struct {
-	ctx     context.Context
-	ended   chan struct{}
-	keys    io.WriteCloser // of the console
-	agent   net.Conn
-	replies *bufio.Reader
+	ctx    context.Context
+	cancel context.CancelFunc
+	ended  chan struct{}
+	status int            // of QEMU, once it has ended
+	keys   io.WriteCloser // of the console
+	agent  link
+	qmp    link
 
 	mu      sync.Mutex
 	console bytes.Buffer
-	news    chan struct{} // closed and renewed whenever console grows
+	news    chan struct{} // closed and renewed whenever anything was learned
 }
 
 // Boot starts a machine. When the limit has passed, ctx is done or this process
@@ -95,23 +110,44 @@ func Boot(ctx context.Context, c Config) (*VM, error) {
 	if err != nil {
 		return nil, err
 	}
-	initrd := filepath.Join(dir, "initrd")
-	if err := os.WriteFile(initrd, Archive(c.Files), 0o644); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
+	v := &VM{ended: make(chan struct{}), news: make(chan struct{})}
+	v.ctx, v.cancel = context.WithTimeout(ctx, c.Limit)
+	var its []*os.File
+	clean := func() {
+		v.cancel()
+		for _, f := range its {
+			f.Close()
+		}
+		os.RemoveAll(dir)
 	}
-	ours, its, err := pair()
-	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
+	initrd := c.Initrd
+	if initrd == "" {
+		initrd = filepath.Join(dir, "initrd")
+		if err := writeImage(c.Image, initrd); err != nil {
+			clean()
+			return nil, err
+		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.Limit)
-	v := &VM{ctx: ctx, ended: make(chan struct{}), agent: ours, replies: bufio.NewReader(ours), news: make(chan struct{})}
-	cmd := exec.CommandContext(ctx, c.Arch.Program, slices.Concat(Args(c, initrd), []string{"-serial", "stdio", "-chardev", "socket,id=agent,fd=3"}, c.Arch.serial)...)
+	for _, l := range []*link{&v.agent, &v.qmp} {
+		conn, file, err := pair()
+		if err != nil {
+			clean()
+			return nil, err
+		}
+		l.init(v, conn)
+		its = append(its, file)
+	}
+	cmd := exec.CommandContext(v.ctx, c.Arch.Program, slices.Concat(Args(c, initrd), []string{
+		"-serial", "stdio",
+		"-chardev", "socket,id=agent,fd=3", "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,name=" + Port,
+		"-chardev", "socket,id=qmp,fd=4", "-mon", "chardev=qmp,mode=control",
+	})...)
 	cmd.Stdout, cmd.Stderr = v, v
 	if v.keys, err = cmd.StdinPipe(); err != nil {
-		cancel()
-		return nil, errors.Join(err, ours.Close(), its.Close(), os.RemoveAll(dir))
+		clean()
+		return nil, err
 	}
-	cmd.ExtraFiles = []*os.File{its}
+	cmd.ExtraFiles = its
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)
 	go func() {
@@ -120,23 +156,36 @@ func Boot(ctx context.Context, c Config) (*VM, error) {
 		started <- err
 		if err == nil {
 			_ = cmd.Wait() // being killed is an end, too
+			v.status = cmd.ProcessState.ExitCode()
 		}
-		cancel()
-		ours.Close()
-		its.Close()
-		os.RemoveAll(dir)
+		clean()
+		v.agent.conn.Close()
+		v.qmp.conn.Close()
 		close(v.ended)
 	}()
-	return v, <-started
+	if err := <-started; err != nil {
+		return nil, err
+	}
+	go v.agent.read()
+	go v.qmp.read()
+	return v, v.qmp.send(map[string]any{"execute": "qmp_capabilities"})
 }
 
-// pair is a connection and its other end as a file for a child.
+func writeImage(m *initramfs.Image, file string) error {
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	return errors.Join(m.Write(f), f.Close())
+}
+
+// pair is a connection with a child.
 func pair() (net.Conn, *os.File, error) {
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, os.NewSyscallError("socketpair", err)
 	}
-	ours, its := os.NewFile(uintptr(fds[0]), "agent"), os.NewFile(uintptr(fds[1]), "agent")
+	ours, its := os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "its")
 	defer ours.Close()
 	conn, err := net.FileConn(ours)
 	if err != nil {
@@ -146,12 +195,37 @@ func pair() (net.Conn, *os.File, error) {
 	return conn, its, nil
 }
 
+// changed tells who waits that something was learned; mu is held.
+func (v *VM) changed() {
+	close(v.news)
+	v.news = make(chan struct{})
+}
+
+// wait waits until done, which is called with mu held, has what it wants.
+func (v *VM) wait(what string, done func() bool) error {
+	for ended := false; ; {
+		v.mu.Lock()
+		ok, news := done(), v.news
+		v.mu.Unlock()
+		if ok {
+			return nil
+		}
+		if ended {
+			return v.failed("wait for " + what)
+		}
+		select {
+		case <-news:
+		case <-v.ended:
+			ended = true
+		}
+	}
+}
+
 // Write takes what the machine prints.
 func (v *VM) Write(p []byte) (int, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	close(v.news)
-	v.news = make(chan struct{})
+	v.changed()
 	return v.console.Write(p)
 }
 
@@ -163,89 +237,48 @@ func (v *VM) Type(text string) error {
 
 // Console is the lines that were printed until now, without colours.
 func (v *VM) Console() string {
-	text, _ := v.printed()
-	return text
-}
-
-func (v *VM) printed() (string, chan struct{}) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	lines := v.console.Bytes()
-	lines = lines[:bytes.LastIndexByte(lines, '\n')+1]
-	return style.ReplaceAllString(string(lines), ""), v.news
+	return v.lines()
 }
 
-var style = regexp.MustCompile("\x1b\\[[0-9;]*m|\r")
+func (v *VM) lines() string {
+	text := v.console.Bytes()
+	text = text[:bytes.LastIndexByte(text, '\n')+1]
+	return style.ReplaceAllString(string(text), "")
+}
+
+var style = regexp.MustCompile("\x1b\\[[0-9;?]*[a-zA-Z]|\x1bc|\r")
 
 // Until waits until the lines of the console have the nth match of a pattern, and
 // reports it with its groups.
-func (v *VM) Until(pattern string, n int) ([]string, error) {
-	re := regexp.MustCompile("(?m)" + pattern)
-	for ended := false; ; {
-		console, news := v.printed()
-		if all := re.FindAllStringSubmatch(console, n); len(all) == n {
-			return all[n-1], nil
-		}
-		if ended {
-			return nil, v.failed(fmt.Sprintf("wait for %q, %d times", pattern, n))
-		}
-		select {
-		case <-news:
-		case <-v.ended:
-			ended = true
-		}
-	}
-}
-
-// Ready waits until the machine's agent answers.
-func (v *VM) Ready() error {
-	line, err := v.replies.ReadString('\n')
-	if err != nil || strings.TrimSpace(line) != "ready" {
-		<-v.ended
-		return v.failed("wait for user space")
-	}
-	return nil
-}
-
-// Sh has the machine carry out a shell script outside of all workers, and reports
-// what it printed, and its status.
-func (v *VM) Sh(script string) (out string, status int, err error) {
-	if _, err := io.WriteString(v.agent, base64.StdEncoding.EncodeToString([]byte(script))+"\n"); err != nil {
-		return "", 0, v.failed("run " + script)
-	}
-	line, err := v.replies.ReadString('\n')
+func (v *VM) Until(pattern string, n int) (match []string, err error) {
+	re, err := regexp.Compile("(?m)" + pattern)
 	if err != nil {
-		return "", 0, v.failed("run " + script)
+		return nil, err
 	}
-	text, code, _ := strings.Cut(strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r"), " ")
-	b, err := base64.StdEncoding.DecodeString(text)
-	if err == nil {
-		status, err = strconv.Atoi(code)
-	}
-	if err != nil {
-		return "", 0, fmt.Errorf("read the answer %q: %w", line, err)
-	}
-	return string(b), status, nil
+	return match, v.wait(fmt.Sprintf("%q on the console, %d times", pattern, n), func() bool {
+		all := re.FindAllStringSubmatch(v.lines(), n)
+		if len(all) < n {
+			return false
+		}
+		match = all[n-1]
+		return true
+	})
 }
 
-// Post is Sh for a script that ends the machine: nothing answers.
-func (v *VM) Post(script string) error {
-	_, err := io.WriteString(v.agent, base64.StdEncoding.EncodeToString([]byte(script))+"\n")
-	return err
-}
-
-// Wait waits until the machine has ended by itself.
-func (v *VM) Wait() error {
+// Wait waits until the machine has ended by itself, and reports QEMU's status.
+func (v *VM) Wait() (int, error) {
 	<-v.ended
 	if errors.Is(v.ctx.Err(), context.DeadlineExceeded) {
-		return v.failed("wait for the machine's end")
+		return 0, v.failed("wait for the machine's end")
 	}
-	return nil
+	return v.status, nil
 }
 
-// Kill ends the machine.
-func (v *VM) Kill(cancel context.CancelFunc) {
-	cancel()
+// Kill ends the machine as if its power were cut.
+func (v *VM) Kill() {
+	v.cancel()
 	<-v.ended
 }
 
@@ -254,67 +287,4 @@ func (v *VM) failed(what string) error {
 		return fmt.Errorf("%s: the machine's time is up", what)
 	}
 	return fmt.Errorf("%s: the machine has ended", what)
-}
-
-// Accel finds out what machines can use. That /dev/kvm can be opened proves
-// nothing, a machine that reaches user space does. PAZINIT_ACCEL answers instead.
-func Accel(c Config) (accel, why string, err error) {
-	if out, err := exec.Command(c.Arch.Program, "--version").CombinedOutput(); err != nil {
-		return "", "", fmt.Errorf("run %s (scripts/fetch-kernel installs it): %w\n%s", c.Arch.Program, err, out)
-	}
-	if accel := os.Getenv("PAZINIT_ACCEL"); accel != "" {
-		return accel, "PAZINIT_ACCEL says so", nil
-	}
-	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
-	if err != nil {
-		return "tcg", err.Error(), nil
-	}
-	f.Close()
-	c.Accel, c.Limit = "kvm", 10*time.Second
-	ctx, cancel := context.WithCancel(context.Background())
-	v, err := Boot(ctx, c)
-	if err == nil {
-		err = v.Ready()
-		v.Kill(cancel)
-	}
-	cancel()
-	if err != nil {
-		return "tcg", "a machine with kvm does not work: " + err.Error(), nil
-	}
-	return "kvm", "a machine with it works", nil
-}
-
-// Cache is the folder that scripts/fetch-kernel fills: vm in PAZINIT_CACHE, or in
-// pazinit of the user's cache folder.
-func Cache() (string, error) {
-	dir := os.Getenv("PAZINIT_CACHE")
-	if dir == "" {
-		user, err := os.UserCacheDir()
-		if err != nil {
-			return "", fmt.Errorf("find the kernels: %w; PAZINIT_CACHE can say it", err)
-		}
-		dir = filepath.Join(user, "pazinit")
-	}
-	return filepath.Join(dir, "vm"), nil
-}
-
-// Kernels are those of PAZINIT_KERNELS (paths, with colons between), or those that
-// scripts/fetch-kernel has put into the cache.
-func Kernels(cache string) ([]string, error) {
-	if list := os.Getenv("PAZINIT_KERNELS"); list != "" {
-		return strings.Split(list, ":"), nil
-	}
-	found, err := filepath.Glob(filepath.Join(cache, "amd64/*/boot/vmlinuz-*"))
-	if err == nil && len(found) == 0 {
-		err = errors.New("find a kernel below " + cache + ": there is none; scripts/fetch-kernel brings one, PAZINIT_KERNELS names others")
-	}
-	return found, err
-}
-
-// Busybox is a static one: PAZINIT_BUSYBOX, or that of scripts/fetch-kernel.
-func Busybox(cache string) string {
-	if name := os.Getenv("PAZINIT_BUSYBOX"); name != "" {
-		return name
-	}
-	return filepath.Join(cache, "amd64/busybox/bin/busybox")
 }
