@@ -3,6 +3,7 @@ package machine
 import (
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,9 +24,7 @@ func inside(t *testing.T, namespaces uintptr) bool {
 		}
 		return true
 	}
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
+	needRoot(t)
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=60s")
 	cmd.Env = append(os.Environ(), mark+"="+t.Name())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces}
@@ -39,4 +38,27 @@ func inside(t *testing.T, namespaces uintptr) bool {
 		t.Errorf("inside, the test did not run:\n%s", out)
 	}
 	return false
+}
+
+// need skips the test for want of a feature, unless PAZINIT_TEST_MUST names it.
+func need(t *testing.T, feature string, err error) {
+	t.Helper()
+	if err == nil {
+		return
+	}
+	if must(feature) {
+		t.Fatalf("%s is needed: %v", feature, err)
+	}
+	t.Skipf("%s: %v", feature, err)
+}
+
+func must(feature string) bool {
+	return slices.Contains(strings.Split(os.Getenv("PAZINIT_TEST_MUST"), ","), feature)
+}
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		need(t, "root", os.ErrPermission)
+	}
 }
