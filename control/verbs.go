@@ -175,16 +175,27 @@ var verbs = []Verb{
 		Flags: []Flag{{Name: "procfile", Short: "f", Value: "PROCFILE", Help: "for this Procfile, or the one in this folder", Local: true}, flagJSON}},
 	{Name: "initramfs", Args: "[FOLDER…]", Local: true,
 		Short: "make the first file system of a machine",
-		Long: "Writes an initramfs: an archive from which a kernel boots straight into the Procfile, with pazinit as /init. It holds the FOLDERs, laid over the root one after the other (FOLDER:PATH lays one over PATH); the Procfile and the configuration, below /etc/pazinit or, where they lie in a FOLDER, at their place there; the programs that the workers name, with their libraries and interpreters, from the FOLDERs and else from this machine; and files and folders that stand in the command lines. It says what it took from where. What a program opens by itself, such as the modules of Python, it cannot know: --file adds that.\n\n" +
-			"It needs no root and no other program, and the same input gives the same bytes, whoever makes it and wherever.",
+		Long: "Writes an initramfs: an archive from which a kernel boots straight into the Procfile, with pazinit as /init. It holds:\n\n" +
+			"The FOLDERs, laid over the root one after the other; FOLDER:PATH lays one over PATH.\n\n" +
+			"The configuration with its Procfiles, named by -c or -f, or found at etc/pazinit of a FOLDER or here. It goes to /etc/pazinit, or stays where a FOLDER has it, and what lies beside it, seen from it, lies so in the image: workers start where their Procfile is.\n\n" +
+			"The programs that the workers name, with their libraries and interpreters: from the FOLDERs, and else from this machine. Command lines for a shell are searched, too. A file that stands in a command line is taken; so is a folder beside the configuration, and one elsewhere is made empty. What a program opens by itself, such as the modules of Python, cannot be known: `--file` adds it.\n\n" +
+			"/etc/passwd and /etc/group with the users that the configuration names, /etc/hosts, device nodes and folders, where no FOLDER brings them.\n\n" +
+			"It says what it took from where. It needs no root and no other program, and the same input gives the same bytes, whoever makes it and wherever. Exit status 1 when something is missing; there is no image then, and one that was there stays.",
 		Flags: []Flag{
 			{Name: "procfile", Short: "f", Value: "PROCFILE", Help: "this Procfile, or the one in this folder", Local: true},
 			{Name: "output", Short: "o", Value: "FILE", Help: "where to write the image", Local: true},
 			{Name: "compress", Value: "gzip|none", Help: "how (default gzip)", Local: true},
-			{Name: "init", Value: "FILE", Help: "this pazinit as /init (default: the one that runs)", Local: true},
 			{Name: "file", Value: "FILE[:PATH]", Help: "add a file, a program with its libraries or a folder, at PATH or the same place; as often as needed", Local: true},
-			{Name: "busybox", Value: "FILE", Help: "a busybox for /bin/sh and for whatever the workers call that it has", Local: true},
+			{Name: "busybox", Value: "FILE", Help: "take /bin/sh and all else that it has from this busybox", Local: true},
 			{Name: "sysroot", Value: "FOLDER", Help: "look for programs and libraries in this folder instead of /", Local: true},
+			{Name: "allow-missing", Value: "PROGRAM", Help: "go on without this program; as often as needed", Local: true},
+			{Name: "entries", Value: "FILE", Help: "add what this list says, in the words of the kernel's gen_init_cpio (file, dir, nod, slink, pipe), and own NAME MODE UID GID, which changes what is there; NAME/** is all below it", Local: true},
+			{Name: "kernel-modules", Value: "FOLDER", Help: "the kernel's modules, such as /lib/modules/6.1.0-40-amd64", Local: true},
+			{Name: "module", Value: "NAME", Help: "add this kernel module and those it needs, to be loaded at the start; \"NAME PARAMETER=VALUE\" with parameters; as often as needed, besides machine.modules of the configuration", Local: true},
+			{Name: "microcode", Value: "FILE", Help: "put this microcode first: an archive, GenuineIntel.bin, AuthenticAMD.bin, or a folder intel-ucode or amd-ucode", Local: true},
+			{Name: "init", Value: "FILE", Help: "this pazinit as /init (default: the one that runs)", Local: true},
+			{Name: "list", Value: "IMAGE", Help: "print what is in an image, and make none", Local: true},
+			{Name: "verify", Value: "IMAGE", Help: "say what is wrong with an image, and make none: damage, no /init, programs without their interpreters or libraries, symbolic links to nowhere; exit status 1 if there is anything", Local: true},
 		}},
 	{Name: "completion", Args: "SHELL", Local: true,
 		Short: "print a shell's completions",

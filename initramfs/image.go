@@ -83,11 +83,12 @@ func Block(mode, major, minor uint32) *Node {
 
 // An Image is a tree of nodes by name. The zero value is not usable; see [New].
 type Image struct {
-	nodes map[string]*Node // by clean absolute path; "/" is not in it
+	nodes   map[string]*Node  // by clean absolute path; "/" is not in it
+	linkers map[uint16]string // the dynamic linkers that programs were found to have, by machine
 }
 
 // New is an image without anything.
-func New() *Image { return &Image{nodes: make(map[string]*Node)} }
+func New() *Image { return &Image{nodes: make(map[string]*Node), linkers: make(map[uint16]string)} }
 
 // Names are all names, sorted; a folder stands before what is in it.
 func (m *Image) Names() []string {

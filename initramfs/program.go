@@ -16,15 +16,25 @@ import (
 
 // A Search says where programs and libraries come from.
 type Search struct {
-	Root    Root     // what the image does not have
+	Root    *Root    // what the image does not have; nil for nothing
 	Path    []string // folders of programs without a slash in their name
 	Library []string // LD_LIBRARY_PATH that the program will have
+}
+
+// roots are where to look, one after the other: in the image alone, and then where
+// the root has what the image has not.
+func (s *Search) roots() []*Root {
+	if s.Root == nil {
+		return []*Root{nil}
+	}
+	return []*Root{nil, s.Root}
 }
 
 // A Program is what was added for one.
 type Program struct {
 	Name      string   // its path, as it will be executed
-	From      string   // where it came from
+	File      string   // the file that this is, without symbolic links
+	From      string   // where that came from
 	Libraries []string // paths of its libraries, its dynamic linker last
 	Runs      *Program // the interpreter of a script, and its
 }
@@ -85,7 +95,7 @@ func (m *Image) addProgram(name string, s Search, by string, depth int) (*Progra
 		return nil, err
 	}
 	defer content.Close()
-	p := &Program{Name: named, From: from(w.node)}
+	p := &Program{Name: named, File: w.name, From: from(w.node)}
 	o, err := readObject(content)
 	switch {
 	case err == nil:
@@ -135,7 +145,7 @@ func (m *Image) findProgram(name string, s Search, by string) (string, way, erro
 	} else if !path.IsAbs(name) {
 		return "", way{}, fmt.Errorf("program %s: its path is not absolute", name)
 	}
-	for _, r := range []*Root{nil, &s.Root} {
+	for _, r := range s.roots() {
 		for _, c := range candidates {
 			w, err := m.find(r, c)
 			switch {
@@ -249,7 +259,7 @@ func (m *Image) addLibraries(o *object, at way, s Search) ([]string, error) {
 	if o.interp == "" {
 		return nil, nil
 	}
-	linker, err := m.findFirst(&s.Root, o.interp)
+	linker, err := m.findFirst(s.Root, o.interp)
 	if isMissing(err) {
 		return nil, &MissingError{What: "dynamic linker " + o.interp, For: at.name}
 	}
@@ -257,6 +267,7 @@ func (m *Image) addLibraries(o *object, at way, s Search) ([]string, error) {
 		return nil, err
 	}
 	m.take(linker)
+	m.linkers[o.machine] = o.interp
 	l := &linking{image: m, search: s, linker: linker, program: &loaded{object: o, way: at}, have: map[string]*loaded{}}
 	l.musl = strings.HasPrefix(path.Base(o.interp), "ld-musl-")
 	if err := l.setFolders(); err != nil {
@@ -273,7 +284,7 @@ func (m *Image) addLibraries(o *object, at way, s Search) ([]string, error) {
 
 // findFirst is find, in the image alone first.
 func (m *Image) findFirst(r *Root, name string) (way, error) {
-	if w, err := m.find(nil, name); !isMissing(err) {
+	if w, err := m.find(nil, name); !isMissing(err) || r == nil {
 		return w, err
 	}
 	return m.find(r, name)
@@ -359,7 +370,7 @@ func (l *linking) setFolders() error {
 
 // conffile is a configuration file, "" if there is none.
 func (l *linking) conffile(name string) (string, error) {
-	w, err := l.image.findFirst(&l.search.Root, name)
+	w, err := l.image.findFirst(l.search.Root, name)
 	if isMissing(err) || err == nil && w.node.Type() != TypeFile {
 		return "", nil
 	}
@@ -424,6 +435,10 @@ func (l *linking) glob(pattern string) []string {
 		if ok, _ := path.Match(pattern, name); ok {
 			out = append(out, name)
 		}
+	}
+	if l.search.Root == nil {
+		slices.Sort(out)
+		return out
 	}
 	top := cmpOr(l.search.Root.Dir, "/")
 	found, _ := filepath.Glob(filepath.Join(top, pattern))
@@ -493,8 +508,7 @@ func (l *linking) library(by *loaded, name string) (*loaded, error) {
 	}
 	own := l.ownFolders(by)
 	dirs := slices.Concat(own, l.conf, l.builtin)
-	roots := []*Root{nil, &l.search.Root}
-	for _, r := range roots {
+	for _, r := range l.search.roots() {
 		for i, dir := range dirs {
 			lib, err := l.tryIn(r, by, path.Join(dir, name), missing)
 			if err != nil {
@@ -506,7 +520,7 @@ func (l *linking) library(by *loaded, name string) (*loaded, error) {
 			if i >= len(own) && !slices.Contains(l.builtin, dir) && len(l.builtin) > 0 {
 				// Known only by ld.so.cache, which the image does without.
 				link := path.Join(l.builtin[0], name)
-				if l.image.Get(link) == nil {
+				if l.image.Get(link) == nil && l.image.Get("/etc/ld.so.cache") == nil {
 					n := Symlink(path.Join(dir, name))
 					n.From = "a link in place of ld.so.cache"
 					if err := l.image.Add(link, n); err != nil {
@@ -568,7 +582,7 @@ func (o *loaded) expand(dirs []string) []string {
 }
 
 func (l *linking) try(by *loaded, name string, missing *MissingError) (*loaded, error) {
-	for _, r := range []*Root{nil, &l.search.Root} {
+	for _, r := range l.search.roots() {
 		if lib, err := l.tryIn(r, by, name, missing); lib != nil || err != nil {
 			return lib, err
 		}
@@ -656,4 +670,69 @@ func (l *linking) opened() error {
 		}
 	}
 	return nil
+}
+
+// Contains says whether a file has any of these texts in it, each of at most 1024
+// bytes.
+func Contains(n *Node, texts ...string) (bool, error) { return contains(n, texts...) }
+
+// AddNeeded adds the libraries and interpreters of a file, or of all files in a
+// folder, that the image has already: of programs, and of libraries that are
+// opened by name, where the image has a program of the same machine. What is not
+// found is returned and no error: an interpreter's modules need many a library
+// that nobody uses.
+func (m *Image) AddNeeded(name string, s Search) (lacking []*MissingError, err error) {
+	at, err := m.Resolve(name, true)
+	if err != nil {
+		return nil, err
+	}
+	prefix := strings.TrimSuffix(at, "/") + "/"
+	for _, name := range m.Names() {
+		n := m.nodes[name]
+		if name != at && !strings.HasPrefix(name, prefix) || n.Type() != TypeFile || n.Size == 0 {
+			continue
+		}
+		err := m.addNeeded(name, n, s)
+		var missing *MissingError
+		switch {
+		case errors.As(err, &missing):
+			lacking = append(lacking, missing)
+		case err != nil:
+			return lacking, err
+		}
+	}
+	return lacking, nil
+}
+
+func (m *Image) addNeeded(name string, n *Node, s Search) error {
+	c, err := open(n)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	o, err := readObject(c)
+	switch _, _, script := scriptLine(c); {
+	case errors.Is(err, errNotELF):
+		if script && n.Mode&0o111 != 0 {
+			_, err := m.AddProgram(name, s)
+			return err
+		}
+		return nil
+	case err != nil:
+		return nil // looks like a program and is none: nobody's business
+	}
+	if o.interp == "" && len(o.needed) > 0 {
+		o.interp = m.linkers[o.machine]
+	}
+	_, err = m.addLibraries(o, way{name: name, node: n}, s)
+	return err
+}
+
+// MakeFolder makes a folder, and those above it.
+func (m *Image) MakeFolder(name string) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
+	_, err := m.makeFolder(name, "")
+	return err
 }

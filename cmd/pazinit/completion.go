@@ -156,6 +156,8 @@ func candidates(before []string, word string) []string {
 	switch {
 	case v.Name == "help" && args == 0:
 		return verbCandidates(true)
+	case v.Name == "initramfs":
+		return []string{anyFile}
 	case v.Name == "completion" && args == 0:
 		return []string{"bash", "zsh", "fish"}
 	case v.Name == "signal" && args == 0:
@@ -195,9 +197,9 @@ func valueOf(flags []control.Flag, word string) *control.Flag {
 
 func flagValues(f *control.Flag) []string {
 	switch f.Name {
-	case "socket", "config", "procfile":
+	case "socket", "config", "procfile", "output", "file", "busybox", "sysroot", "entries", "kernel-modules", "microcode", "init", "list", "verify":
 		return []string{anyFile}
-	case "stream":
+	case "stream", "compress":
 		return strings.Split(f.Value, "|")
 	case "signal":
 		return signalNames
