@@ -1,16 +1,253 @@
 package machine
 
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
 // Key is a button of the machine.
 type Key string
 
-// What [Buttons] reports.
+// What [Buttons] reports. The sleep button is nobody's.
 const (
 	KeyPower   Key = "power"
 	KeyRestart Key = "restart"
 )
 
-// Buttons calls pressed, one call at a time, for each press of the power and
-// restart keys of any input device, also of those that come later. A kernel
-// without input devices is [errors.ErrUnsupported]. stop ends it and returns
-// when no call is under way or follows.
-func Buttons(pressed func(Key)) (stop func(), err error) { return func() {}, nil }
+// buttonCodes are the keys' codes (include/uapi/linux/input-event-codes.h).
+var buttonCodes = map[uint16]Key{116: KeyPower, 0x198: KeyRestart}
+
+// Buttons calls pressed for each press of the power and restart keys of any
+// input device, also of those that come later: of an ACPI machine's power button
+// (system_powerdown of QEMU), a board's gpio-keys, a keyboard. One call is made
+// at a time, from a goroutine that holds a thread. A kernel without input
+// devices is [errors.ErrUnsupported]; one that gets its drivers later has to be
+// given them before.
+//
+// stop ends it, and returns when no call is under way or follows; it must not be
+// called from pressed.
+func Buttons(pressed func(Key)) (stop func(), err error) {
+	if _, err := os.Stat("/sys/class/input"); err != nil {
+		return nil, fmt.Errorf("listen to buttons: no input devices (CONFIG_INPUT_EVDEV): %w", errors.ErrUnsupported)
+	}
+	return buttons("/dev", hasButtons, pressed)
+}
+
+// A buttonWatch lies in epoll_wait for inotify of the folders, for the devices
+// and for the end.
+type buttonWatch struct {
+	dev    string // has input/
+	wanted func(fd int) bool
+	report func(Key)
+
+	epoll, notify, end int
+	folder             int            // the watch of dev/input, -1: there is none yet
+	devices            map[string]int // event0 and so on
+}
+
+func buttons(dev string, wanted func(fd int) bool, pressed func(Key)) (func(), error) {
+	b := &buttonWatch{dev: dev, wanted: wanted, report: pressed, epoll: -1, notify: -1, end: -1, folder: -1, devices: map[string]int{}}
+	if err := b.open(); err != nil {
+		b.close()
+		return nil, fmt.Errorf("listen to buttons: %w", err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for b.wait() {
+		}
+		b.close()
+	}()
+	var once sync.Once
+	return func() {
+		once.Do(func() {
+			var one [8]byte
+			binary.NativeEndian.PutUint64(one[:], 1)
+			_, _ = unix.Write(b.end, one[:])
+		})
+		<-ended
+	}, nil
+}
+
+func (b *buttonWatch) open() (err error) {
+	if b.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return err
+	}
+	if b.end, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return err
+	}
+	if b.notify, err = unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK); err != nil {
+		return err
+	}
+	for _, fd := range []int{b.end, b.notify} {
+		if err := b.add(fd); err != nil {
+			return err
+		}
+	}
+	if _, err := unix.InotifyAddWatch(b.notify, b.dev, unix.IN_CREATE|unix.IN_ONLYDIR); err != nil {
+		return fmt.Errorf("watch %s: %w", b.dev, err)
+	}
+	b.look()
+	return nil
+}
+
+func (b *buttonWatch) add(fd int) error {
+	return unix.EpollCtl(b.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
+}
+
+func (b *buttonWatch) close() {
+	for _, fd := range b.devices {
+		unix.Close(fd)
+	}
+	for _, fd := range []int{b.notify, b.epoll, b.end} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+}
+
+// look opens every device that there is and is not open.
+func (b *buttonWatch) look() {
+	dir := filepath.Join(b.dev, "input")
+	// A watch before the look: no device comes in between. The same folder again
+	// is the same watch.
+	wd, err := unix.InotifyAddWatch(b.notify, dir, unix.IN_CREATE|unix.IN_ATTRIB|unix.IN_DELETE_SELF|unix.IN_ONLYDIR)
+	if err != nil {
+		return
+	}
+	b.folder = wd
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), "event") {
+			b.open1(dir, e.Name())
+		}
+	}
+}
+
+// open1 opens a device, if it is none yet and has one of our keys.
+func (b *buttonWatch) open1(dir, name string) {
+	if _, is := b.devices[name]; is {
+		return
+	}
+	fd, err := unix.Open(filepath.Join(dir, name), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	if !b.wanted(fd) || b.add(fd) != nil {
+		unix.Close(fd)
+		return
+	}
+	b.devices[name] = fd
+}
+
+// wait handles what happens next, and says whether to go on.
+func (b *buttonWatch) wait() bool {
+	var events [16]unix.EpollEvent
+	n, err := unix.EpollWait(b.epoll, events[:], -1)
+	if err != nil {
+		return err == unix.EINTR
+	}
+	for _, e := range events[:n] {
+		switch int(e.Fd) {
+		case b.end:
+			return false
+		case b.notify:
+			b.notified()
+		default:
+			b.read(int(e.Fd))
+		}
+	}
+	return true
+}
+
+// notified empties inotify's queue: whatever it says, a look finds what is new,
+// also if the queue was full.
+func (b *buttonWatch) notified() {
+	var buf [4096]byte
+	for {
+		if n, err := unix.Read(b.notify, buf[:]); n <= 0 || err != nil {
+			break
+		}
+	}
+	b.look()
+}
+
+// read reports the keys pressed on a device.
+func (b *buttonWatch) read(fd int) {
+	// struct input_event: the time, type, code, value.
+	const size = int(unsafe.Sizeof(unix.Timeval{})) + 8
+	var buf [64 * size]byte
+	n, err := unix.Read(fd, buf[:])
+	if err == unix.EAGAIN || err == unix.EINTR {
+		return
+	}
+	if n <= 0 || err != nil { // ENODEV: unplugged
+		for name, is := range b.devices {
+			if is == fd {
+				delete(b.devices, name)
+			}
+		}
+		unix.Close(fd)
+		return
+	}
+	for at := 0; at+size <= n; at += size {
+		e := buf[at+size-8 : at+size]
+		kind, code := binary.NativeEndian.Uint16(e), binary.NativeEndian.Uint16(e[2:])
+		if key, ours := buttonCodes[code]; ours && kind == evKey && binary.NativeEndian.Uint32(e[4:]) == 1 {
+			b.report(key)
+		}
+	}
+}
+
+// From include/uapi/linux/input.h and input-event-codes.h.
+const (
+	evKey   = 1
+	keyMax  = 0x2ff
+	keySize = (keyMax + 8) / 8
+)
+
+func ioc(direction, size, number uintptr) uintptr { return direction<<30 | size<<16 | 'E'<<8 | number }
+
+// hasButtons reports whether an input device has one of our keys (EVIOCGBIT), and
+// has it send no others (EVIOCSMASK, since 4.4): a keyboard that has a power key
+// would wake PID 1 at each letter.
+func hasButtons(fd int) bool {
+	var has, want [keySize]byte
+	const read = 2
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), ioc(read, keySize, 0x20+evKey), uintptr(unsafe.Pointer(&has))); errno != 0 {
+		return false
+	}
+	found := false
+	for code := range buttonCodes {
+		bit := byte(1) << (code % 8)
+		want[code/8] |= bit
+		found = found || has[code/8]&bit != 0
+	}
+	if found {
+		mask(fd, evKey, want[:])
+		// The types that are reported are a mask of type 0. A mask is whole longs.
+		mask(fd, 0, []byte{1 << evKey, 0, 0, 0, 0, 0, 0, 0})
+	}
+	return found
+}
+
+func mask(fd int, kind uint32, codes []byte) {
+	m := struct { // struct input_mask, whose last member is a number of 64 bits
+		kind, size uint32
+		codes      *byte
+		_          [8 - unsafe.Sizeof(uintptr(0))]byte
+	}{kind: kind, size: uint32(len(codes)), codes: &codes[0]}
+	const write = 1
+	_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(fd), ioc(write, unsafe.Sizeof(m), 0x93), uintptr(unsafe.Pointer(&m)))
+}
