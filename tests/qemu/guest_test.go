@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,6 +35,9 @@ func guest(args []string) error {
 func agent([]string) error {
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-999"), 0); err != nil {
 		return err
+	}
+	if _, err := findPort(); err != nil { // TODO: machine's own loader
+		_ = modules([]string{"/lib/modules/pazinit.load"})
 	}
 	name, err := port()
 	if err != nil {
@@ -74,8 +78,19 @@ func agent([]string) error {
 	}
 }
 
-// port finds the one with our name.
-func port() (string, error) {
+// port finds the one with our name. Modules were loaded before, but the device is
+// found by the kernel in its own time.
+func port() (name string, err error) {
+	for range 600 {
+		if name, err = findPort(); err == nil {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return name, err
+}
+
+func findPort() (string, error) {
 	names, err := filepath.Glob("/sys/class/virtio-ports/*/name")
 	if err != nil {
 		return "", err

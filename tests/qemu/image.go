@@ -3,6 +3,7 @@ package qemu
 import (
 	"bytes"
 	_ "embed"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -77,7 +78,6 @@ func NewImage(parts Parts, files Files) (*initramfs.Image, error) {
 		}
 	}
 	all := Files{
-		"/init":                     initScript,
 		"/lib/modules/pazinit.load": []byte(strings.Join(modules, "\n") + "\n"),
 		"/etc/passwd":               []byte("root:x:0:0:root:/:/bin/sh\nwww:x:33:33:www:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"),
 		"/etc/group":                []byte("root:x:0:\nwww:x:33:\nextra:x:44:www\nnogroup:x:65534:\n"),
@@ -85,16 +85,22 @@ func NewImage(parts Parts, files Files) (*initramfs.Image, error) {
 	for name, data := range files {
 		all[name] = data
 	}
+	if all["/start"] != nil {
+		all["/init"] = initScript
+	} else if err := m.Add("/init", m.Get("/bin/pazinit")); err != nil { // a hard link
+		return nil, err
+	}
 	for name, data := range all {
 		mode := uint32(0o644)
-		if dir := path.Dir(name); name == "/init" || dir == "/bin" || dir == "/lib64" || bytes.HasPrefix(data, []byte("#!")) {
+		if dir := path.Dir(name); name == "/init" || dir == "/sbin" || dir == "/bin" || dir == "/lib64" || bytes.HasPrefix(data, []byte("#!")) {
 			mode = 0o755
 		}
 		if err := m.Add(name, initramfs.Data(mode, data)); err != nil {
 			return nil, err
 		}
 	}
-	return m, m.Add("/dev/console", initramfs.Char(0o600, 5, 1)) // what the kernel opens for /init
+	// What the kernel opens for /init, and Go's runtime when there is no such.
+	return m, errors.Join(m.Add("/dev/console", initramfs.Char(0o600, 5, 1)), m.Add("/dev/null", initramfs.Char(0o666, 1, 3)))
 }
 
 // applets are the names by which a busybox can be called. One of another

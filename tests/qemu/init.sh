@@ -1,7 +1,7 @@
 #!/bin/busybox sh
-# The first process: mounts what pazinit expects to be there, and becomes what
-# /start says, if there is one. The kernel makes variables of its command line:
-# cgroups is v2, v1, hybrid or none.
+# The first process where it is to be another than pazinit: mounts what that expects
+# to be there, and becomes what /start says. The kernel makes variables of its
+# command line: cgroups is v2, v1, hybrid or none.
 export PATH=/bin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
@@ -28,7 +28,4 @@ hybrid)
 	;;
 esac
 ifconfig lo up
-if [ -e /start ]; then
-	. /start
-fi
-exec pazinit run -c /etc/pazinit/pazinit.yaml --log-format plain
+. /start
