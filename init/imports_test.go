@@ -33,7 +33,14 @@ var mayImport = map[string][]string{
 
 // linked are the modules that the program is made of: each is paid for in PID
 // 1's memory.
-var linked = []string{"github.com/kballard/go-shellquote", "go.yaml.in/yaml/v3", "golang.org/x/sys", "golang.org/x/term"}
+var linked = append([]string{"github.com/kballard/go-shellquote", "go.yaml.in/yaml/v3", "golang.org/x/sys", "golang.org/x/term"}, networked...)
+
+// networked are those of machine/network, a process of its own. They alone
+// import net, and for its types only: it is linked, PID 1 does not run it.
+var networked = []string{
+	"github.com/insomniacslk/dhcp", "github.com/josharian/native", "github.com/pierrec/lz4/v4", "github.com/u-root/uio",
+	"github.com/vishvananda/netlink", "github.com/vishvananda/netns",
+}
 
 func list(t *testing.T, args ...string) []string {
 	t.Helper()
@@ -122,9 +129,14 @@ func TestLinkedModules(t *testing.T) {
 		}
 	}
 	// regexp is there for the YAML library.
-	for _, pkg := range list(t, "-deps", "./cmd/pazinit") {
+	for _, line := range list(t, "-deps", "-f", "{{.ImportPath}} {{join .Imports \" \"}}", "./cmd/pazinit") {
+		pkg, imports, _ := strings.Cut(line, " ")
+		ofNetwork := slices.ContainsFunc(networked, func(m string) bool { return strings.HasPrefix(pkg, m+"/") || pkg == m })
+		if slices.Contains(strings.Fields(imports), "net") && !ofNetwork {
+			t.Errorf("%s imports net: unix sockets by x/sys/unix, addresses by net/netip", pkg)
+		}
 		switch pkg {
-		case "net", "net/http", "os/exec", "text/template", "log/slog", "os/user":
+		case "net/http", "os/exec", "text/template", "log/slog", "os/user":
 			t.Errorf("the program links %s: PID 1 pays for it in memory, or it starts children behind the reaper's back", pkg)
 		}
 	}

@@ -165,15 +165,10 @@ func validDomain(s string) bool {
 	return true
 }
 
-var (
-	thisNetwork = netip.MustParsePrefix("0.0.0.0/8")
-	reserved    = netip.MustParsePrefix("240.0.0.0/4")
-)
-
 // usableAddr is an address that one host can have.
 func usableAddr(a netip.Addr) bool {
 	return a.IsValid() && a.Zone() == "" && !a.Is4In6() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback() &&
-		(!a.Is4() || !thisNetwork.Contains(a) && !reserved.Contains(a))
+		(!a.Is4() || a.As4()[0] != 0 && a.As4()[0] < 240) // this network, reserved
 }
 
 // usableHost is such an address in its network: not the network's own, not its
@@ -191,7 +186,9 @@ func usableHost(p netip.Prefix) bool {
 func usableGateway(a netip.Addr) bool { return usableAddr(a) }
 
 // usableServer is a name server's address: one on this machine is one.
-func usableServer(a netip.Addr) bool { return usableAddr(a) || a.IsValid() && a.IsLoopback() && a.Zone() == "" }
+func usableServer(a netip.Addr) bool {
+	return usableAddr(a) || a.IsValid() && a.IsLoopback() && a.Zone() == ""
+}
 
 func broadcastOf(p netip.Prefix) netip.Addr {
 	b := p.Masked().Addr().As4()
