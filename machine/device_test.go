@@ -277,7 +277,7 @@ func image(t *testing.T, name string, size int64) string {
 	return path
 }
 
-// relabel gives an ext file system another label: others may test at the same
+// relabel gives an ext2 file system another label: others may test at the same
 // time.
 func relabel(t *testing.T, path, label string) {
 	t.Helper()
