@@ -78,6 +78,12 @@ var global = []struct {
 	{"output_ring", false, func(c *procfile.Config) any { return c.OutputRing }},
 	{"cgroups", false, func(c *procfile.Config) any { return c.Cgroups }},
 	{"syslog", true, func(c *procfile.Config) any { return c.Syslog }},
+	{"mounts", false, func(c *procfile.Config) any { return c.Mounts }},
+	{"machine", false, func(c *procfile.Config) any {
+		m := c.Machine // but for what is a worker's
+		m.Network, m.DNS, m.Search = nil, nil, nil
+		return m
+	}},
 	{"shutdown_timeout", true, func(c *procfile.Config) any { return c.ShutdownTimeout }},
 	{"end_when", true, func(c *procfile.Config) any { return c.EndWhen }},
 	{"access", true, func(c *procfile.Config) any { return c.Access }},
@@ -109,7 +115,7 @@ func (s *Supervisor) plan(cfg *procfile.Config) ([]planStep, error) {
 	for _, pa := range cfg.Applications {
 		a := s.findApp(pa.Name)
 		for _, pw := range pa.Workers {
-			if !s.chosen(pa.Name, pw.Name) {
+			if !s.chosen(pa, pw.Name) {
 				continue
 			}
 			spec := &Worker{Worker: *pw}

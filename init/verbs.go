@@ -214,6 +214,9 @@ func (s *Supervisor) choose(p control.Peer, req *control.Request) (sel selection
 			return false
 		}
 		for _, in := range ins {
+			if (name == "all" || name == "*") && control.Lookup(req.Verb).Mutates && in.w.app.own {
+				continue // pazinit's own is not meant
+			}
 			if !seen[in] && allow(in.w) {
 				seen[in] = true
 				if in.removing && revives {
@@ -389,7 +392,7 @@ func (s *Supervisor) workersOf(p control.Peer, req *control.Request, name string
 	var out []*worker
 	for _, a := range s.apps {
 		for _, w := range a.workers {
-			if name == "all" || matchWorker(name, a.name, w.name) && (strings.ContainsAny(name, ":*?[") || !s.ambiguous(w.name)) {
+			if name == "all" && !a.own || matchWorker(name, a.name, w.name) && (strings.ContainsAny(name, ":*?[") || !s.ambiguous(w.name)) {
 				out = append(out, w)
 			}
 		}

@@ -136,7 +136,7 @@ func (s *Supervisor) adopt(cfg *procfile.Config) error {
 	}
 	for _, pa := range cfg.Applications {
 		for _, pw := range pa.Workers {
-			if s.chosen(pa.Name, pw.Name) {
+			if s.chosen(pa, pw.Name) {
 				s.newWorker(&Worker{Worker: *pw}, true)
 			}
 		}
@@ -150,9 +150,9 @@ func (s *Supervisor) adopt(cfg *procfile.Config) error {
 }
 
 // chosen reports whether a worker is among those that this run is for.
-func (s *Supervisor) chosen(app, name string) bool {
-	return len(s.opt.Only) == 0 || slices.ContainsFunc(s.opt.Only, func(o string) bool {
-		return o == "all" || matchWorker(o, app, name)
+func (s *Supervisor) chosen(pa *procfile.Application, name string) bool {
+	return pa.Own || len(s.opt.Only) == 0 || slices.ContainsFunc(s.opt.Only, func(o string) bool {
+		return o == "all" || matchWorker(o, pa.Name, name)
 	})
 }
 

@@ -261,7 +261,7 @@ var table = []Key{
 		Doc:  "Domains that names without a dot are looked for in.",
 		read: func(l *loader, n *node) { l.cfg.Machine.Search = l.strings(n, "a domain") }},
 	{Name: "network", At: AtMachine, Type: TypeInterfaces, Inside: AtInterface,
-		Doc:  "The network interfaces by name.",
+		Doc:  "The network interfaces by name; `*` is every Ethernet device that is not named.",
 		read: (*loader).readNetwork},
 
 	{Name: "dhcp", At: AtInterface, Type: TypeBool, Default: "`false`",

@@ -380,8 +380,8 @@ func (l *loader) readRoutes(n *node) {
 // badInterface says what is wrong with the name of an interface, "" if nothing is
 // (dev_valid_name, net/core/dev.c).
 func badInterface(name string) string {
-	if len(name) > 15 || !hostLike(name) || name == "lo" {
-		return "up to 15 letters, digits, -, _ and .; lo needs nothing"
+	if name != "*" && (len(name) > 15 || !hostLike(name) || name == "lo") {
+		return `up to 15 letters, digits, -, _ and ., or "*"; lo needs nothing`
 	}
 	return ""
 }

@@ -12,7 +12,7 @@ const (
 	patternVariable  = `^[A-Za-z0-9_]+$`
 	patternSetting   = `^[A-Za-z0-9_-][A-Za-z0-9_./-]*$`
 	patternPort      = `^0x[0-9a-fA-F]{1,4}$`
-	patternInterface = `^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$`
+	patternInterface = `^([A-Za-z0-9_][A-Za-z0-9_.-]{0,14}|\*)$`
 	patternAccess    = `^(user|group):.+$`
 )
 

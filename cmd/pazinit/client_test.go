@@ -243,13 +243,14 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// TestSize holds the binary under its budget.
+// TestSize holds the binary under its budget: 4.8 MB are the supervisor, 0.4 what a
+// machine's init does, 0.5 the maker of its image, 0.75 the network's process.
 func TestSize(t *testing.T) {
 	st, err := os.Stat(program)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if st.Size() >= 5_000_000 {
-		t.Errorf("the binary has %d bytes, want less than 5,000,000", st.Size())
+	if st.Size() >= 7_000_000 {
+		t.Errorf("the binary has %d bytes, want less than 7,000,000", st.Size())
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/pazinit/pazinit/control"
+	"github.com/pazinit/pazinit/machine/network"
 	"github.com/pazinit/pazinit/reaper"
 )
 
@@ -49,6 +50,8 @@ func (c *command) dispatch(args []string) int {
 		return 0
 	case "complete": // for the scripts of completion; not in the table of verbs
 		return c.complete(args[1:])
+	case networkWord: // what a machine's init runs
+		return network.Main(args[1:], c.stdout, c.stderr)
 	case "initramfs":
 		return c.initramfs(args[1:])
 	}

@@ -29,7 +29,7 @@ type host struct {
 	console  string
 	watchdog *machine.Watchdog
 	buttons  func() // ends them
-	up       network
+	up       *netUp
 	seed     string // the path of the entropy seed, "" for none
 	pressed  chan machine.Key
 	alive    atomic.Pointer[*pazinit.Supervisor] // whom the watchdog asks; nil: nobody yet
@@ -98,7 +98,7 @@ func initialPIDs() (initial, known bool) {
 // boot is the life of a machine's init. It returns only what there is nobody to
 // return it to.
 func (c *command) boot(args []string) int {
-	h := &host{c: c, args: args, up: network{up: make(chan struct{})}}
+	h := &host{c: c, args: args, up: newNetUp()}
 	c.host = h
 	if err := h.run(bootSteps); err != nil {
 		return h.emergency(err)

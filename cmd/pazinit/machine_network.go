@@ -1,29 +1,196 @@
 package main
 
-import "github.com/pazinit/pazinit/procfile"
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
 
-// network is what workers with wait_for: network wait for.
-type network struct {
-	up chan struct{} // closed when it is there
+	"golang.org/x/sys/unix"
+
+	"github.com/pazinit/pazinit/machine/network"
+	"github.com/pazinit/pazinit/procfile"
+)
+
+// The worker that makes the machine's network. PID 1 itself runs no code that
+// talks to one.
+const (
+	ownApp      = "machine"
+	networkWord = "machine-network" // of the command line, see dispatch
+	networkDir  = "/run/pazinit"    // where it says how it is
+)
+
+// A netUp tells that the network is there, once.
+type netUp struct {
+	once sync.Once
+	c    chan struct{} // closed then
 }
 
-// conditions are those of wait_for; nil: all hold.
-func (h *host) conditions() map[string]<-chan struct{} {
-	if h == nil || len(h.cfg.Machine.Network) == 0 && len(h.line.IP) == 0 {
-		return nil
+func newNetUp() *netUp { return &netUp{c: make(chan struct{})} }
+
+func (u *netUp) holds() { u.once.Do(func() { close(u.c) }) }
+
+// networkConfig is what the kernel's command line and the configuration ask for;
+// of an interface that both name the configuration says all.
+func networkConfig(ip []string, cfg *procfile.Config) (network.Config, error) {
+	c, err := network.ParseIP(ip)
+	m := &cfg.Machine
+	for _, i := range m.Network {
+		c.Interfaces = slices.DeleteFunc(c.Interfaces, func(o network.Interface) bool { return o.Name == i.Name })
+		n := network.Interface{
+			Name: i.Name, DHCP: i.DHCP, Addresses: i.Addresses, Gateways: i.Gateways, MTU: i.MTU,
+			VLAN: i.VLAN, Parent: i.Parent, Bridge: i.Bridge, IsBridge: i.IsBridge, IPv6RA: i.IPv6RA, Optional: i.Optional,
+		}
+		for _, r := range i.Routes {
+			n.Routes = append(n.Routes, network.Route{To: r.To, Via: r.Via})
+		}
+		c.Interfaces = append(c.Interfaces, n)
 	}
-	return map[string]<-chan struct{}{"network": h.up.up}
+	c.DNS = append(slices.Clone(m.DNS), c.DNS...)
+	c.Search = append(slices.Clone(m.Search), c.Search...)
+	if m.Hostname != "" {
+		c.Hostname = m.Hostname
+	}
+	return c, err
 }
+
+// asks reports whether there is anything to do.
+func asks(c *network.Config) bool { return len(c.Interfaces)+len(c.DNS)+len(c.Search) > 0 }
 
 // load reads the whole configuration, and adds what this program itself runs on a
-// machine.
+// machine. What it writes has the name of its contents, so that a change of it is
+// one of the worker's command line.
 func (h *host) load() (*procfile.Config, error) {
 	cfg, err := procfile.Load(h.opts)
 	if err != nil {
 		return nil, err
 	}
-	if len(cfg.Applications) == 0 {
-		return nil, procfile.Errors{{What: "the configuration has no application"}}
+	workers := 0
+	for _, a := range cfg.Applications {
+		workers += len(a.Workers)
 	}
+	if workers == 0 {
+		return nil, procfile.Errors{{What: "there is no worker in " + strings.Join(cfg.Files, ", "), Meant: "applications: {NAME: {procfile: PATH}}"}}
+	}
+	c, err := networkConfig(h.line.IP, cfg)
+	if err != nil {
+		h.say("kernel command line: %v", err)
+	}
+	if !asks(&c) {
+		h.up.holds()
+		return cfg, nil
+	}
+	if err := c.Check(); err != nil {
+		var errs procfile.Errors
+		for _, e := range each(err) {
+			errs = append(errs, &procfile.Error{What: "machine.network: " + e.Error(), Cause: e})
+		}
+		return nil, errs
+	}
+	for _, a := range cfg.Applications {
+		if a.Name == ownApp {
+			return nil, procfile.Errors{{Position: a.Pos, What: "the application " + ownApp + " is pazinit's own where it makes the network", Meant: "another name"}}
+		}
+	}
+	file, err := writeNetwork(networkDir, &c)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Applications = slices.Insert(cfg.Applications, 0, networkApp(file))
 	return cfg, nil
+}
+
+// networkApp is the application of that worker: it starts first, ends last, is
+// always tried again, and does not keep the machine alive.
+func networkApp(file string) *procfile.Application {
+	argv := []string{"/proc/self/exe", networkWord, file}
+	w := procfile.NewWorker(ownApp, "network", procfile.Command{Line: strings.Join(argv, " "), Argv: argv})
+	w.Dir, w.Priority, w.MaxRestarts = "/", math.MinInt32, 0
+	w.Backoff.Max = 10 * time.Second
+	w.Stop[0].Wait = 5 * time.Second
+	return &procfile.Application{Name: ownApp, Dir: "/", Own: true, Workers: []*procfile.Worker{w}}
+}
+
+// writeNetwork writes c into dir and returns the file.
+func writeNetwork(dir string, c *network.Config) (string, error) {
+	b, err := json.Marshal(c)
+	if err != nil {
+		return "", fmt.Errorf("write the network's configuration: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", fmt.Errorf("make %s for the network's configuration: %w", dir, bare(err))
+	}
+	file := filepath.Join(dir, fmt.Sprintf("network-%08x.conf", crc32.ChecksumIEEE(b)))
+	temporary := file + ".new"
+	if err := os.WriteFile(temporary, b, 0o600); err != nil {
+		return "", fmt.Errorf("write %s: %w", temporary, bare(err))
+	}
+	if err := os.Rename(temporary, file); err != nil {
+		return "", fmt.Errorf("rename %s to %s: %w", temporary, file, bare(err))
+	}
+	return file, nil
+}
+
+// bare takes verb and path off an error of package os.
+func bare(err error) error {
+	var path *os.PathError
+	var link *os.LinkError
+	switch {
+	case errors.As(err, &path):
+		return path.Err
+	case errors.As(err, &link):
+		return link.Err
+	}
+	return err
+}
+
+// conditions are those of wait_for; nil: all hold.
+func (h *host) conditions() map[string]<-chan struct{} {
+	if h == nil {
+		return nil
+	}
+	return map[string]<-chan struct{}{"network": h.up.c}
+}
+
+// watch waits for the file that says that the network is there. Where it cannot,
+// nobody waits for it.
+func (u *netUp) watch(dir string) error {
+	select {
+	case <-u.c:
+		return nil
+	default:
+	}
+	up := filepath.Join(dir, network.StateUp)
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err == nil {
+		if _, err = unix.InotifyAddWatch(fd, dir, unix.IN_CREATE|unix.IN_MOVED_TO); err != nil {
+			unix.Close(fd)
+		}
+	}
+	if err != nil {
+		u.holds()
+		return fmt.Errorf("watch %s for the network, which nobody waits for then: %w", dir, err)
+	}
+	events := os.NewFile(uintptr(fd), dir)
+	go func() {
+		defer u.holds()
+		defer events.Close()
+		buf := make([]byte, 4096)
+		for {
+			if _, err := os.Lstat(up); err == nil {
+				return
+			}
+			if _, err := events.Read(buf); err != nil {
+				return
+			}
+		}
+	}()
+	return nil
 }

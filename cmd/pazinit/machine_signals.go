@@ -70,6 +70,9 @@ func (h *host) listenButtons() error {
 // supervisor.
 func (h *host) supervising(s *pazinit.Supervisor) {
 	h.alive.Store(&s)
+	if err := h.up.watch(networkDir); err != nil {
+		s.Log(err.Error())
+	}
 	go func() {
 		for k := range h.pressed {
 			if k == machine.KeyRestart {
