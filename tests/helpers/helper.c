@@ -22,6 +22,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <syslog.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -517,6 +518,20 @@ static int print_env(char **arg)
 	return 0;
 }
 
+/* says TEXT to syslog N times, numbered and a level lower each time, and perhaps waits */
+static int do_syslog(char **arg)
+{
+	long n = number(arg[1]);
+	openlog(arg[0], LOG_PID, LOG_DAEMON);
+	for (long i = 0; i < n; i++)
+		syslog(i % 8, "%s %ld", arg[2], i);
+	if (arg[3]) {
+		say("said");
+		hold();
+	}
+	return 0;
+}
+
 static int print_args(char **arg)
 {
 	json_array(arg);
@@ -698,6 +713,7 @@ static const struct {
 	{"setsid", "", 0, do_setsid, 0},
 	{"sleep", "[MS]", 0, do_sleep, 0},
 	{"stop-on", "SIG CODE", 2, stop_on, 0},
+	{"syslog", "TAG N TEXT [hold]", 3, do_syslog, 0},
 	{"trace-me", "", 0, trace_me, 0},
 };
 
