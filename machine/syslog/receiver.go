@@ -367,12 +367,16 @@ func (r *Receiver) readKernel(conn syscall.RawConn) bool {
 		if conn.Read(read) != nil {
 			return false
 		}
-		switch {
-		case err == unix.EPIPE: // overwritten before they were read; the next one says how many
+		switch err {
+		case nil:
+		case unix.EPIPE: // overwritten before they were read; the next one says how many
 			continue
-		case err == unix.EINTR, err == unix.EINVAL: // EINVAL: longer than the buffer, and gone
+		case unix.EINTR, unix.EINVAL: // EINVAL: longer than the buffer, and gone
 			continue
-		case err != nil || n <= 0:
+		default:
+			return false
+		}
+		if n <= 0 {
 			return false
 		}
 		m, seq, ok := parseRecord(buf[:n])
