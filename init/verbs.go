@@ -625,10 +625,10 @@ func (s *Supervisor) verbShutdown(ctx context.Context, p control.Peer, req *cont
 		s.post(func() { s.shutdown(who(p, "shutdown"), 0) })
 	} else {
 		if s.opt.Ends == nil {
-			return nil, refuse(control.ExitFailed, "%s: this supervisor can only be shut down", req.Verb)
+			return nil, refuse(control.ExitFailed, "this supervisor can only be shut down")
 		}
 		if err := s.opt.Ends(req.Verb); err != nil {
-			return nil, refuse(control.ExitFailed, "%s: %v", req.Verb, err)
+			return nil, refuse(control.ExitFailed, "%v", err)
 		}
 		s.End(req.Verb, who(p, req.Verb))
 	}

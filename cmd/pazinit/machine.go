@@ -59,8 +59,8 @@ var bootSteps = []step{
 	{"read the configuration", (*host).readConfig, true},
 	{"open the configured console", (*host).openOther, false},
 	{"set kernel.panic as configured", (*host).setPanic, false},
-	{"start the watchdog", (*host).startWatchdog, false},
 	{"load modules", (*host).loadModules, false},
+	{"start the watchdog", (*host).startWatchdog, false},
 	{"make the root writable", (*host).remountRoot, false},
 	{"set the clock", (*host).setClock, false},
 	{"mount what mounts and fstab list", (*host).mountAll, true},
@@ -181,6 +181,12 @@ func (h *host) mountEarly() error {
 		if !errors.Is(n, errors.ErrUnsupported) {
 			h.say("%v", n)
 		}
+	}
+	// An image without an entry for its root has the kernel's own, where everybody
+	// may write (shmem_fill_super, mm/shmem.c).
+	var st unix.Stat_t
+	if unix.Stat("/", &st) == nil && st.Mode&0o002 != 0 && machine.InInitramfs() {
+		err = errors.Join(err, os.Chmod("/", 0o755))
 	}
 	return err
 }

@@ -12,7 +12,7 @@ func (h *host) readLine() error {
 	line, err := machine.ReadCmdline("")
 	h.line = line
 	for _, e := range line.Unknown {
-		h.say("kernel command line: %v", e)
+		h.say("%v", e)
 	}
 	return err
 }
