@@ -215,7 +215,8 @@ func TestWithin(t *testing.T) {
 	}
 }
 
-// loopDevice attaches a loop device to a file, and detaches it in the end.
+// loopDevice attaches a loop device to a file until the test and its mounts are
+// gone.
 func loopDevice(t *testing.T, file string) string {
 	t.Helper()
 	path, err := attachLoop(t, file)
@@ -246,20 +247,15 @@ func attachLoop(t *testing.T, file string) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		err = unix.IoctlLoopConfigure(fd, &unix.LoopConfig{Fd: uint32(back)})
+		err = unix.IoctlLoopConfigure(fd, &unix.LoopConfig{Fd: uint32(back), Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR}})
+		if err == nil { // open until the end: the last one to close it detaches
+			t.Cleanup(func() { unix.Close(fd) })
+			return path, nil
+		}
 		unix.Close(fd)
-		if errors.Is(err, unix.EBUSY) {
-			continue
+		if !errors.Is(err, unix.EBUSY) {
+			return "", err
 		}
-		if err == nil {
-			t.Cleanup(func() {
-				if fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
-					_ = unix.IoctlSetInt(fd, unix.LOOP_CLR_FD, 0)
-					unix.Close(fd)
-				}
-			})
-		}
-		return path, err
 	}
 	return "", unix.EBUSY
 }

@@ -142,25 +142,21 @@ func (h hands) mountRoot(f finder, r Root) error {
 
 // enterRoot makes newRoot the root and deletes the old one's files.
 func (h hands) enterRoot(r Root) (init []string, err error) {
-	var undo []func()
+	undo := []func(){func() { _ = h.unmount(newRoot, unix.MNT_DETACH) }}
+	old, err1 := unix.Open("/", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	root, err2 := unix.Open(newRoot, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	defer func() {
 		if err != nil {
 			for _, f := range slices.Backward(undo) {
 				f()
 			}
 		}
+		unix.Close(old)
+		unix.Close(root)
 	}()
-	undo = append(undo, func() { _ = h.unmount(newRoot, unix.MNT_DETACH) })
-	old, err := unix.Open("/", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open the initramfs: %w", err)
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, fmt.Errorf("open both roots: %w", err)
 	}
-	defer unix.Close(old)
-	root, err := unix.Open(newRoot, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open the new root: %w", err)
-	}
-	defer unix.Close(root)
 	var a, b unix.Stat_t
 	if err := errors.Join(unix.Fstat(old, &a), unix.Fstat(root, &b)); err != nil {
 		return nil, err

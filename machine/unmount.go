@@ -24,12 +24,12 @@ func Sync(say func(string)) error {
 }
 
 func (h hands) syncAll(meminfo string, step time.Duration, say func(string)) error {
+	begin, last := time.Now(), dirty(meminfo)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		h.sync()
 	}()
-	begin, last := time.Now(), dirty(meminfo)
 	for {
 		timer := time.NewTimer(step)
 		select {
