@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// runtime are the folders whose contents come when the machine runs.
-var runtime = [...]string{"/proc", "/sys", "/dev", "/run", "/tmp", "/var/run"}
+// mounted are the folders whose contents come when the machine runs.
+var mounted = [...]string{"/proc", "/sys", "/dev", "/run", "/tmp", "/var/run"}
 
 // Check says why a machine could not start from the image, or something in it: no
 // /init, symbolic links to nowhere, programs without their interpreters or
@@ -67,7 +67,7 @@ func (m *Image) dangles(name string) string {
 	case at == "/" || m.nodes[at] != nil:
 		return ""
 	}
-	for _, dir := range runtime {
+	for _, dir := range mounted {
 		if at == dir || strings.HasPrefix(at, dir+"/") {
 			return ""
 		}

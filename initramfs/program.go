@@ -518,14 +518,8 @@ func (l *linking) library(by *loaded, name string) (*loaded, error) {
 				continue
 			}
 			if i >= len(own) && !slices.Contains(l.builtin, dir) && len(l.builtin) > 0 {
-				// Known only by ld.so.cache, which the image does without.
-				link := path.Join(l.builtin[0], name)
-				if l.image.Get(link) == nil && l.image.Get("/etc/ld.so.cache") == nil {
-					n := Symlink(path.Join(dir, name))
-					n.From = "a link in place of ld.so.cache"
-					if err := l.image.Add(link, n); err != nil {
-						return nil, err
-					}
+				if err := l.cached(path.Join(dir, name)); err != nil {
+					return nil, err
 				}
 			}
 			return lib, nil
@@ -537,6 +531,30 @@ func (l *linking) library(by *loaded, name string) (*loaded, error) {
 		}
 	}
 	return nil, missing
+}
+
+// cached makes a library known that is in a folder of ld.so.conf: the image does
+// without ld.so.cache, in which the dynamic linker would look for it.
+func (l *linking) cached(name string) error {
+	m := l.image
+	if m.Get("/etc/ld.so.cache") != nil {
+		return nil
+	}
+	dir := l.builtin[0]
+	for _, d := range l.builtin {
+		if w, err := m.findFirst(l.search.Root, d); err == nil && w.node.Type() == TypeFolder {
+			m.take(w)
+			dir = w.name
+			break
+		}
+	}
+	link := path.Join(dir, path.Base(name))
+	if m.Get(link) != nil {
+		return nil
+	}
+	n := Symlink(name)
+	n.From = "a link in place of ld.so.cache"
+	return m.Add(link, n)
 }
 
 // ownFolders are where the program and the environment say that libraries are.
