@@ -34,7 +34,7 @@ var probes = [...]func(head []byte, r io.ReaderAt) (content, bool){
 func readContent(r io.ReaderAt) (content, error) {
 	head := make([]byte, headSize)
 	n, err := r.ReadAt(head, 0)
-	if n == 0 && err != nil && err != io.EOF { //nolint:errorlint // io.ReaderAt
+	if n == 0 && err != nil && err != io.EOF {
 		return content{}, err
 	}
 	for _, probe := range probes {
