@@ -76,12 +76,33 @@ func TestBuildTime(t *testing.T) {
 func TestReadRTC(t *testing.T) {
 	got, err := readRTC()
 	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, os.ErrPermission) {
-		t.Skipf("no clock here: %v", err)
+		need(t, "rtc", err)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got.Year() < 1970 || got.Year() > 2200 {
 		t.Errorf("the clock says %v", got)
+	}
+}
+
+// TestSetClockForReal is for a virtual machine, and PAZINIT_TEST_MUST=rtc.
+func TestSetClockForReal(t *testing.T) {
+	if !must("rtc") {
+		t.Skip("rtc: not asked for by PAZINIT_TEST_MUST")
+	}
+	before := time.Now()
+	if from, err := SetClock(); from != "" || err != nil {
+		t.Errorf("a clock that is right: %q, %v", from, err)
+	}
+	if err := SaveClock(); err != nil {
+		t.Error(err)
+	}
+	if err := setTime(time.Unix(1000, 0)); err != nil {
+		t.Fatal(err)
+	}
+	from, err := SetClock()
+	if off := time.Until(before.Round(0)).Abs(); from != "the real-time clock" || err != nil || off > time.Minute {
+		t.Errorf("SetClock = %q, %v, and is %v off", from, err, off)
 	}
 }

@@ -196,6 +196,35 @@ func TestLoadModulesHere(t *testing.T) {
 	}
 }
 
+// TestModulesOfKernel is for a virtual machine with the modules of its kernel, and
+// PAZINIT_TEST_MUST=modules: softdog without parameters is harmless until it is
+// opened, and virtio_net needs two others.
+func TestModulesOfKernel(t *testing.T) {
+	if !must("modules") {
+		t.Skip("modules: not asked for by PAZINIT_TEST_MUST")
+	}
+	if errs := LoadModules([]string{"softdog soft_margin=33", "virtio-net", "fs-no-such-thing"}); len(errs) != 1 || !errors.Is(errs[0], fs.ErrNotExist) {
+		t.Errorf("LoadModules = %v, want one that is not there", errs)
+	}
+	for _, name := range []string{"softdog", "failover", "net_failover", "virtio_net"} {
+		if _, err := os.Stat("/sys/module/" + name); err != nil {
+			t.Errorf("%s is not loaded: %v", name, err)
+		}
+	}
+	if got := string(read(t, "/sys/class/watchdog/watchdog0/timeout")); got != "33\n" {
+		t.Errorf("softdog's timeout is %q, want 33", got)
+	}
+	if errs := LoadModules([]string{"softdog", "virtio_net"}); len(errs) > 0 {
+		t.Errorf("again: %v", errs)
+	}
+	if errs := LoadModules([]string{"loop no_such_parameter=1"}); len(errs) > 0 { // is but a warning in the kernel's log
+		t.Errorf("an unknown parameter: %v", errs)
+	}
+	if errs := LoadModules([]string{"evdev"}); len(errs) > 0 {
+		t.Error(errs)
+	}
+}
+
 func FuzzModuleFiles(f *testing.F) {
 	f.Add("softdep a pre: b c post: d", "virtio:d*v[0-9]", "virtio:d1v2")
 	f.Add("softdep softdep post: pre: x", "[", "a-b/c")

@@ -24,13 +24,14 @@ func Zram(size int64, algorithm string) error {
 			return fmt.Errorf("make zram: %w", errors.Join(errs...))
 		}
 	}
-	if _, err := makeZram("/", size, algorithm, swapOnDevice); err != nil {
+	load := func(name string) { _ = LoadModules([]string{name}) } // what is missing is told by the next step
+	if _, err := makeZram("/", size, algorithm, load, swapOnDevice); err != nil {
 		return fmt.Errorf("make zram: %w", err)
 	}
 	return nil
 }
 
-func makeZram(root string, size int64, algorithm string, swapOn func(string) error) (device string, err error) {
+func makeZram(root string, size int64, algorithm string, load func(module string), swapOn func(string) error) (device string, err error) {
 	page := int64(os.Getpagesize())
 	if size = size / page * page; size < 16*page {
 		return "", fmt.Errorf("%d bytes: at least %d are needed", size, 16*page)
@@ -59,6 +60,13 @@ func makeZram(root string, size int64, algorithm string, swapOn func(string) err
 			return "", fmt.Errorf("algorithm %.40q: %w; known are %s", algorithm, err, strings.TrimSpace(string(known)))
 		}
 	}
+	// Until 6.12 the kernel asks modprobe for the algorithm, and an initramfs has
+	// none.
+	if known, err := readAtMost(filepath.Join(dir, "comp_algorithm"), 4096); err == nil {
+		if chosen := bracketed(string(known)); chosen != "" {
+			load("crypto-" + chosen)
+		}
+	}
 	if err := writeTo(filepath.Join(dir, "disksize"), strconv.FormatInt(size, 10)); err != nil {
 		return "", fmt.Errorf("size %d: %w", size, err)
 	}
@@ -70,6 +78,16 @@ func makeZram(root string, size int64, algorithm string, swapOn func(string) err
 		return "", fmt.Errorf("swap on %s: %w", device, err)
 	}
 	return device, nil
+}
+
+// bracketed is the word in brackets: "lzo [zstd]".
+func bracketed(list string) string {
+	_, rest, _ := strings.Cut(list, "[")
+	word, _, ok := strings.Cut(rest, "]")
+	if !ok {
+		return ""
+	}
+	return word
 }
 
 // makeSwap writes the header of a swap area: union swap_header of

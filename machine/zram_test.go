@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"unsafe"
@@ -26,7 +27,13 @@ func TestMakeZram(t *testing.T) {
 	page := os.Getpagesize()
 
 	root := fake(t)
-	device, err := makeZram(root, int64(100*page+1), "zstd", on)
+	var loaded []string
+	load := func(name string) { loaded = append(loaded, name) }
+	device, err := makeZram(root, int64(100*page+1), "", load, on)
+	if err != nil || !slices.Equal(loaded, []string{"crypto-lzo"}) {
+		t.Errorf("makeZram loads %q, %v, want crypto-lzo", loaded, err)
+	}
+	device, err = makeZram(root, int64(100*page+1), "zstd", load, on)
 	if err != nil || device != filepath.Join(root, "dev/zram3") {
 		t.Fatalf("makeZram = %q, %v", device, err)
 	}
@@ -54,7 +61,7 @@ func TestMakeZram(t *testing.T) {
 	} {
 		root := fake(t)
 		c.spoil(root)
-		_, err := makeZram(root, int64(c.size), "", c.on)
+		_, err := makeZram(root, int64(c.size), "", load, c.on)
 		if err == nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v, want %q", name, err, c.says)
 		}
@@ -67,12 +74,15 @@ func TestMakeZram(t *testing.T) {
 
 // TestZram swaps to a small device of this kernel's, and takes it away again.
 func TestZram(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
+	needRoot(t)
+	if must("zram") {
+		if errs := LoadModules([]string{"zram num_devices=0"}); len(errs) > 0 {
+			t.Error(errs)
+		}
 	}
-	device, err := makeZram("/", 4<<20, "", swapOnDevice)
+	device, err := makeZram("/", 4<<20, "", func(name string) { _ = LoadModules([]string{name}) }, swapOnDevice)
 	if errors.Is(err, errors.ErrUnsupported) {
-		t.Skip(err)
+		need(t, "zram", err)
 	}
 	if err != nil {
 		t.Fatal(err)
