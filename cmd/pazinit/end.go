@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -133,15 +132,16 @@ func execShell(machine bool, code int, then string, port uint16) error {
 	script := fmt.Sprintf(`"$0" "$@"; exit %d`, code)
 	argv := append([]string{"pazinit", "--"}, shell...)
 	argv = append(append(argv, "-c", script), shell...)
+	if machine {
+		reaper.TakeTerminal(0) // for job control
+	}
 	if machine && then != "" {
 		_ = os.Setenv(thenVariable, then)
 	}
 	if machine && port != 0 {
 		_ = os.Setenv(portVariable, portText(port))
 	}
-	runtime.LockOSThread()
-	reaper.GiveBack() // else the shell would be deaf
-	if err := unix.Exec("/proc/self/exe", argv, os.Environ()); err != nil {
+	if err := reaper.Exec("/proc/self/exe", argv, os.Environ()); err != nil {
 		return fmt.Errorf("execute /proc/self/exe: %w", err)
 	}
 	return nil

@@ -105,7 +105,7 @@ func (c *command) boot(args []string) int {
 	}
 	code := h.supervise()
 	if !c.ran {
-		return h.emergency(errors.New("it cannot supervise"))
+		return h.emergency(errors.New("it cannot supervise; why stands above"))
 	}
 	return c.end(code)
 }
@@ -239,15 +239,8 @@ func (h *host) switchRoot() error {
 	h.say("moving to the root %s", h.line.RootDevice)
 	return machine.SwitchRoot(machine.Root{
 		Spec: h.line.RootDevice, Type: h.line.RootType, Flags: h.line.RootFlags, RW: h.line.RootRW,
-		Wait: wait, Init: h.line.Init, Say: h.sayLine, Exec: h.exec,
+		Wait: wait, Init: h.line.Init, Say: h.sayLine, Exec: reaper.Exec,
 	})
-}
-
-// exec is execve(2) with this program's signals as it was started with. It comes
-// back if that fails.
-func (h *host) exec(path string, argv, env []string) error {
-	reaper.GiveBack()
-	return unix.Exec(path, argv, env)
 }
 
 // readConfig reads what is needed to reach the rest of the configuration.

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/pazinit/pazinit/machine"
 	"github.com/pazinit/pazinit/procfile"
 	"github.com/pazinit/pazinit/reaper"
@@ -218,8 +216,7 @@ func (h *host) openShell() error {
 // bootAgain goes on with the boot after that shell. It returns if it cannot.
 func bootAgain(then string) error {
 	argv := append([]string{"pazinit"}, strings.Split(then, argSeparator)[1:]...)
-	reaper.GiveBack()
-	if err := unix.Exec("/proc/self/exe", argv, os.Environ()); err != nil {
+	if err := reaper.Exec("/proc/self/exe", argv, os.Environ()); err != nil {
 		return fmt.Errorf("execute /proc/self/exe: %w", err)
 	}
 	return nil
