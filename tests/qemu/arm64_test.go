@@ -72,7 +72,7 @@ func bootARM64(t *testing.T, parts Parts, files Files) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return bootAs(t, Config{Arch: ARM64, Kernel: parts.Kernel.Image, Image: image, Cmdline: cgroups["v2"], Accel: "tcg", Limit: patience}, "")
+	return bootAs(t, Config{Arch: ARM64, Kernel: parts.Kernel.Image, Image: image, Cmdline: cgroups["v2"], Accel: "tcg", Limit: patience, Panic: "-1"}, "")
 }
 
 // endings has a supervisor of one worker for each way to end, and to begin.

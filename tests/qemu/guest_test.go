@@ -24,6 +24,7 @@ func guest(args []string) error {
 	do, ok := map[string]func(args []string) error{
 		"agent":   agent,
 		"modules": modules,
+		"login":   login,
 	}[args[0]]
 	if !ok {
 		return fmt.Errorf("the guest has no %q", args[0])

@@ -160,7 +160,7 @@ func boot(t testing.TB, kernel Kernel, cmdline, allowed string, files Files) *ma
 	if err != nil {
 		t.Fatal(err)
 	}
-	return bootAs(t, Config{Arch: AMD64, Kernel: kernel.Image, Image: image, Cmdline: cmdline, Accel: h.accel, Limit: patience}, allowed)
+	return bootAs(t, Config{Arch: AMD64, Kernel: kernel.Image, Image: image, Cmdline: cmdline, Accel: h.accel, Limit: patience, Panic: "-1"}, allowed)
 }
 
 // bootAs boots a machine of the test's own making, see [boot].

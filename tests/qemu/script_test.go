@@ -70,7 +70,7 @@ func TestScripts(t *testing.T) {
 	}
 }
 
-// places are those that the head of a script names, "# on RELEASE/VERSION...".
+// places are those that the head of a script names, "# on: RELEASE/VERSION...".
 func places(file string) (out []string, err error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -78,7 +78,7 @@ func places(file string) (out []string, err error) {
 	}
 	defer f.Close()
 	for lines := bufio.NewScanner(f); lines.Scan(); {
-		list, ok := strings.CutPrefix(lines.Text(), "# on ")
+		list, ok := strings.CutPrefix(lines.Text(), "# on: ")
 		if !ok {
 			continue
 		}
@@ -253,6 +253,7 @@ func bootCommand(ts *testscript.TestScript, _ bool, args []string) {
 	reboots := fl.Bool("reboots", false, "a reset does not end it")
 	limit := fl.Duration("limit", patience, "its time")
 	config := fl.String("config", "pazinit.yaml", "another one")
+	panics := fl.String("panic", "-1", "panic= of the kernel's command line")
 	disks := fl.String("disks", "", "files for /dev/vda and so on, with commas between")
 	ts.Check(fl.Parse(args))
 
@@ -275,7 +276,7 @@ func bootCommand(ts *testscript.TestScript, _ bool, args []string) {
 	image, err := NewImage(parts, files)
 	ts.Check(err)
 	s.machines[*name] = bootAs(s.t, Config{
-		Arch: AMD64, Kernel: s.kernel.Image, Image: image, Accel: h.accel, Memory: *memory, Limit: *limit, Reboots: *reboots,
+		Arch: AMD64, Kernel: s.kernel.Image, Image: image, Accel: h.accel, Memory: *memory, Limit: *limit, Reboots: *reboots, Panic: *panics,
 		Cmdline: cgroups[s.version] + " " + *line, Args: qemu,
 	}, s.allowed)
 }

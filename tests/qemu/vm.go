@@ -61,6 +61,7 @@ type Config struct {
 	Memory  int    // in MiB, 0 is 512
 	Limit   time.Duration
 	Reboots bool     // a reset starts it again; else it ends the machine
+	Panic   string   // panic= of the kernel, "-1" is at once, "" is none
 	Args    []string // more for QEMU
 }
 
@@ -71,10 +72,13 @@ func Args(c Config, initrd string) []string {
 		"-nodefaults", "-no-user-config", "-display", "none",
 		"-machine", c.Arch.machine + ",accel=" + c.Accel, "-cpu", c.Arch.cpu, "-smp", "2", "-m", strconv.Itoa(max(c.Memory, 0) + b2i(c.Memory == 0)*512),
 		"-kernel", c.Kernel, "-initrd", initrd,
-		// A slow host makes the kernel see stalls and broken timers. After a panic that comes
-		// before pazinit has its say it reboots.
-		"-append", c.Arch.cmdline + " loglevel=5 panic=-1 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 " + c.Cmdline,
 	}
+	// A slow host makes the kernel see stalls and broken timers.
+	line := c.Arch.cmdline + " loglevel=5 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 " + c.Cmdline
+	if c.Panic != "" {
+		line += " panic=" + c.Panic
+	}
+	args = append(args, "-append", line)
 	if !c.Reboots {
 		args = append(args, "-no-reboot")
 	}
