@@ -282,13 +282,14 @@ func (c *client) receive(now time.Duration, p *dhcpv4.DHCPv4) []action {
 func (c *client) nak(now time.Duration, server netip.Addr) []action {
 	wait := min(afterNAK<<min(c.refused, 10), longestWait)
 	c.refused++
-	acts := []action{{kind: say, say: fmt.Sprintf("DHCP server %s refuses %s", server, c.wanted())}}
+	refused := fmt.Sprintf("DHCP server %s refuses %s", server, c.wanted())
 	if c.lease != nil {
-		acts = append(acts, c.lose("")...)
-		wait = 0
+		acts := c.lose("%s", refused)
+		c.begin(now, 0)
+		return acts
 	}
 	c.begin(now, wait)
-	return acts
+	return []action{{kind: say, say: refused}}
 }
 
 func (c *client) ack(now time.Duration, server netip.Addr, p *dhcpv4.DHCPv4) []action {
@@ -341,11 +342,12 @@ func (c *client) take(now time.Duration, l Lease) []action {
 	return []action{{kind: bind, lease: &l}}
 }
 
-func (c *client) lose(format string, args ...any) (acts []action) {
+// lose has no lease any more. What is said is said when it is so.
+func (c *client) lose(format string, args ...any) []action {
+	acts := []action{{kind: unbind, lease: c.lease}}
 	if format != "" {
 		acts = append(acts, action{kind: say, say: fmt.Sprintf(format, args...)})
 	}
-	acts = append(acts, action{kind: unbind, lease: c.lease})
 	c.lease = nil
 	return acts
 }
@@ -366,8 +368,8 @@ func (c *client) release(now time.Duration) []action {
 		return nil
 	}
 	c.xid = c.random()
-	p := c.packet(now, dhcpv4.MessageTypeRelease)
-	return append([]action{{kind: send, packet: p, to: c.lease.Server}}, c.lose("")...)
+	acts := []action{{kind: send, packet: c.packet(now, dhcpv4.MessageTypeRelease), to: c.lease.Server}}
+	return append(acts, c.lose("")...)
 }
 
 // packet makes a message as the phase needs it (RFC 2131, table 5).

@@ -26,6 +26,7 @@ type link struct {
 	ether   bool
 	up      bool // as somebody wants it
 	carrier bool // and it can send
+	downs   int  // how often the carrier was lost: shows what went by between two looks
 	mtu     int
 	master  int // the bridge that it is in; 0: none
 	parent  int // of a VLAN
@@ -67,6 +68,8 @@ func parseLink(m []byte) (l link, ok bool) {
 			l.mtu = number(v)
 		case unix.IFLA_MASTER:
 			l.master = number(v)
+		case unix.IFLA_CARRIER_DOWN_COUNT:
+			l.downs = number(v)
 		case unix.IFLA_LINK:
 			l.parent = number(v)
 		case unix.IFLA_LINKINFO:

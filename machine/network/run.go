@@ -303,14 +303,14 @@ func (r *runner) attend(ctx context.Context, f *iface, all []link) (again bool) 
 		// Somebody took it down: it stays down, and what the kernel forgets of it
 		// comes back when it is brought up.
 		if f.worker != nil {
-			r.tell(f, false)
+			r.tell(f)
 		}
 		return false
 	}
 	if !f.due() {
 		return false
 	}
-	if !f.applied || !old.up || f.problem != nil {
+	if !f.applied || !old.up || old.downs != l.downs || f.problem != nil {
 		f.problem = nil
 		f.applied = true
 		if err := f.apply(); err != nil {
@@ -442,20 +442,21 @@ func (r *runner) serve(ctx context.Context, f *iface) {
 			release: r.c.Release, reports: r.reports, c: client{hostname: r.c.Hostname},
 		}
 		if k, ok := r.kept[f.cfg.Name]; ok && k.Lease != nil && k.MAC == macText(f.link.mac) && k.Lease.sane() && !k.Lease.expired(boottime()) {
-			f.worker.c.lease = k.Lease
+			// The device has it still: nothing that is up goes down meanwhile.
+			f.worker.c.lease, f.lease = k.Lease, k.Lease
 		}
 		delete(r.kept, f.cfg.Name)
 		// The worker has a context of its own: it ends before what it needs does.
 		f.worker.start(context.WithoutCancel(ctx))
-		f.worker.told = !f.link.carrier
+		f.worker.told = carrier{downs: -1}
 	}
-	r.tell(f, f.link.carrier)
+	r.tell(f)
 }
 
-func (r *runner) tell(f *iface, carrier bool) {
-	if f.worker.told != carrier {
-		f.worker.told = carrier
-		f.worker.setCarrier(carrier)
+func (r *runner) tell(f *iface) {
+	if c := (carrier{f.link.carrier, f.link.downs}); f.worker.told != c {
+		f.worker.told = c
+		f.worker.setCarrier(c)
 	}
 }
 
@@ -576,8 +577,11 @@ func (r *runner) publishUp(up bool) {
 	if up {
 		err = replaceFile(path, nil)
 		r.o.Say("network is up")
-	} else if err = os.Remove(path); errors.Is(err, os.ErrNotExist) {
-		err = nil
+	} else {
+		if err = os.Remove(path); errors.Is(err, os.ErrNotExist) {
+			err = nil
+		}
+		r.o.Say("network is no longer up")
 	}
 	if err != nil {
 		r.o.Say(fmt.Sprintf("tell that the network is up: %v", err))

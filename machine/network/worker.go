@@ -15,13 +15,13 @@ import (
 // A worker is the goroutine that keeps a DHCP lease for one device.
 type worker struct {
 	link     link
-	told     bool   // of a carrier, by the loop
-	ownMTU   bool   // the configuration says it
-	metric   uint32 // of the routes
+	told     carrier // of a carrier, by the loop
+	ownMTU   bool    // the configuration says it
+	metric   uint32  // of the routes
 	c        client
 	release  bool
 	reports  chan<- report
-	carrier  chan bool     // holds one, the newest
+	carrier  chan carrier  // holds one, the newest
 	done     chan struct{} // closed at its end
 	cancel   context.CancelFunc
 	pack     *os.File
@@ -36,6 +36,13 @@ type worker struct {
 	live     *Lease  // that the device has
 }
 
+// A carrier is whether a device can send, and how often it could no more: who is
+// told late knows what was between.
+type carrier struct {
+	up    bool
+	downs int
+}
+
 // A report is what a worker tells the loop.
 type report struct {
 	from  *worker
@@ -47,7 +54,7 @@ type report struct {
 
 func (w *worker) start(ctx context.Context) {
 	ctx, w.cancel = context.WithCancel(ctx)
-	w.carrier, w.done = make(chan bool, 1), make(chan struct{})
+	w.carrier, w.done = make(chan carrier, 1), make(chan struct{})
 	w.c.mac = w.link.mac
 	w.c.random = func() uint32 { return randomNumber() }
 	w.arpSeen = make(chan struct{}, 1)
@@ -66,12 +73,12 @@ func (w *worker) stop() {
 }
 
 // setCarrier tells what the newest is.
-func (w *worker) setCarrier(up bool) {
+func (w *worker) setCarrier(c carrier) {
 	select {
 	case <-w.carrier:
 	default:
 	}
-	w.carrier <- up
+	w.carrier <- c
 }
 
 func randomNumber() uint32 {
@@ -130,6 +137,7 @@ func (w *worker) run(ctx context.Context) (err error) {
 		w.c.deadline = w.c.lease.Expiry
 	}
 	var armed time.Duration
+	downs := 0
 	for {
 		if w.c.deadline != armed {
 			armed = w.c.deadline
@@ -149,12 +157,14 @@ func (w *worker) run(ctx context.Context) (err error) {
 				w.do(ctx, w.c.release(boottime()))
 			}
 			return nil
-		case up := <-w.carrier:
-			kind := carrierDown
-			if up {
-				kind = carrierUp
+		case c := <-w.carrier:
+			now := boottime()
+			if !c.up || c.downs != downs {
+				acts = w.c.step(now, event{kind: carrierDown})
 			}
-			acts = w.c.step(boottime(), event{kind: kind})
+			if downs = c.downs; c.up {
+				acts = append(acts, w.c.step(now, event{kind: carrierUp})...)
+			}
 		case <-rang:
 			armed = -1
 			acts = w.c.step(boottime(), event{kind: deadline})
