@@ -23,7 +23,10 @@ const (
 )
 
 // buttonCodes are the keys' codes (include/uapi/linux/input-event-codes.h).
-var buttonCodes = map[uint16]Key{116: KeyPower, 0x198: KeyRestart}
+var buttonCodes = [...]struct {
+	code uint16
+	key  Key
+}{{116, KeyPower}, {0x198, KeyRestart}}
 
 // Buttons calls pressed for each press of the power and restart keys of any
 // input device, also of those that come later: of an ACPI machine's power button
@@ -204,8 +207,13 @@ func (b *buttonWatch) read(fd int) {
 	for at := 0; at+size <= n; at += size {
 		e := buf[at+size-8 : at+size]
 		kind, code := binary.NativeEndian.Uint16(e), binary.NativeEndian.Uint16(e[2:])
-		if key, ours := buttonCodes[code]; ours && kind == evKey && binary.NativeEndian.Uint32(e[4:]) == 1 {
-			b.report(key)
+		if kind != evKey || binary.NativeEndian.Uint32(e[4:]) != 1 { // pressed, not released or repeated
+			continue
+		}
+		for _, c := range buttonCodes {
+			if c.code == code {
+				b.report(c.key)
+			}
 		}
 	}
 }
@@ -229,10 +237,10 @@ func hasButtons(fd int) bool {
 		return false
 	}
 	found := false
-	for code := range buttonCodes {
-		bit := byte(1) << (code % 8)
-		want[code/8] |= bit
-		found = found || has[code/8]&bit != 0
+	for _, c := range buttonCodes {
+		bit := byte(1) << (c.code % 8)
+		want[c.code/8] |= bit
+		found = found || has[c.code/8]&bit != 0
 	}
 	if found {
 		mask(fd, evKey, want[:])

@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -92,6 +93,36 @@ func KexecLoaded() bool { return kexecLoaded("/") }
 func kexecLoaded(root string) bool {
 	b, err := readAtMost(filepath.Join(root, "sys/kernel/kexec_loaded"), 16)
 	return err == nil && strings.TrimSpace(string(b)) == "1"
+}
+
+// KexecLoad loads a kernel for kexec, with an initramfs ("" is none) and a command
+// line (kexec_file_load(2); needs CONFIG_KEXEC_FILE, and a signature where the
+// kernel asks for one).
+func KexecLoad(kernel, initramfs, cmdline string) error {
+	if err := kexecLoad(kernel, initramfs, cmdline); err != nil {
+		if err == unix.ENOSYS {
+			err = fmt.Errorf("%w (%w)", errors.ErrUnsupported, err)
+		}
+		return fmt.Errorf("load kernel %s for kexec: %w", kernel, err)
+	}
+	return nil
+}
+
+func kexecLoad(kernel, initramfs, cmdline string) error {
+	k, err := unix.Open(kernel, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(k)
+	i, flags := -1, unix.KEXEC_FILE_NO_INITRAMFS
+	if initramfs != "" {
+		if i, err = unix.Open(initramfs, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+			return fmt.Errorf("open %s: %w", initramfs, err)
+		}
+		defer unix.Close(i)
+		flags = 0
+	}
+	return unix.KexecFileLoad(k, i, cmdline, flags)
 }
 
 // CtrlAltDel makes Ctrl-Alt-Del reset the machine at once (on), or send SIGINT

@@ -74,6 +74,21 @@ func TestPowerRefused(t *testing.T) {
 	}
 }
 
+func TestKexecLoad(t *testing.T) {
+	dir := t.TempDir()
+	if err := KexecLoad(filepath.Join(dir, "none"), "", ""); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no kernel = %v", err)
+	}
+	write(t, filepath.Join(dir, "kernel"), "not one")
+	if err := KexecLoad(filepath.Join(dir, "kernel"), filepath.Join(dir, "none"), ""); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no initramfs = %v", err)
+	}
+	err := KexecLoad(filepath.Join(dir, "kernel"), "", "quiet")
+	if err == nil || !strings.HasPrefix(err.Error(), "load kernel "+dir) {
+		t.Errorf("what is no kernel = %v", err)
+	}
+}
+
 // TestCtrlAltDel is refused in a PID namespace that is not the first, and asks
 // the kernel for real.
 func TestCtrlAltDel(t *testing.T) {
