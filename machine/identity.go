@@ -58,6 +58,8 @@ func setHostname(root, name string) error {
 // Where it cannot be written, or where that file has something else, which is
 // left as it is, the id is in root/run/machine-id, mounted over the file if that
 // is there, and lasts until the end; err then says why, and id is good.
+//
+//nolint:revive // machine-id(5) has that name
 func MachineID(root string) (id string, err error) {
 	return machineID(root, os.Getenv("container_uuid"))
 }

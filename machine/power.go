@@ -100,7 +100,7 @@ func kexecLoaded(root string) bool {
 // kernel asks for one).
 func KexecLoad(kernel, initramfs, cmdline string) error {
 	if err := kexecLoad(kernel, initramfs, cmdline); err != nil {
-		if err == unix.ENOSYS {
+		if errors.Is(err, unix.ENOSYS) {
 			err = fmt.Errorf("%w (%w)", errors.ErrUnsupported, err)
 		}
 		return fmt.Errorf("load kernel %s for kexec: %w", kernel, err)

@@ -29,11 +29,11 @@ func TestMakeZram(t *testing.T) {
 	root := fake(t)
 	var loaded []string
 	load := func(name string) { loaded = append(loaded, name) }
-	device, err := makeZram(root, int64(100*page+1), "", load, on)
+	_, err := makeZram(root, int64(100*page+1), "", load, on)
 	if err != nil || !slices.Equal(loaded, []string{"crypto-lzo"}) {
 		t.Errorf("makeZram loads %q, %v, want crypto-lzo", loaded, err)
 	}
-	device, err = makeZram(root, int64(100*page+1), "zstd", load, on)
+	device, err := makeZram(root, int64(100*page+1), "zstd", load, on)
 	if err != nil || device != filepath.Join(root, "dev/zram3") {
 		t.Fatalf("makeZram = %q, %v", device, err)
 	}
