@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 	"unsafe"
@@ -77,6 +78,8 @@ type Reaper struct {
 	tell     bool      // of orphans
 	through  time.Time // when a start came through last
 
+	opt Options
+
 	closed bool
 	last   *flight // Close's own child
 	ended  bool    // it was reaped: the waiter has nothing to wait for
@@ -109,6 +112,12 @@ const (
 type Options struct {
 	Raise     bool // a higher priority, less likely to be killed for want of memory, no huge pages; children get none of it
 	Subreaper bool // orphaned descendants come to this process (PR_SET_CHILD_SUBREAPER, Linux 3.4)
+
+	// Panicked is told of a panic, which has been recovered, by the goroutine that
+	// it was in, so that its stack is there. It must not wait. nil prints it.
+	Panicked func(where string, value any)
+
+	faults func(at string) // of tests, which panic
 }
 
 // New starts to wait. There can be one Reaper in a process. Close it to end.
@@ -116,7 +125,7 @@ func New(o Options) (*Reaper, error) {
 	r := &Reaper{
 		runs: make(map[uint64]*child), pids: make(map[int]*child), flying: make(map[*child]struct{}),
 		ready: make(chan struct{}, 1), wake: make(chan struct{}, 1), done: make(chan struct{}),
-		ignored: ignored(),
+		ignored: ignored(), opt: o,
 	}
 	var err error
 	if r.null, err = unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
@@ -156,7 +165,7 @@ func New(o Options) (*Reaper, error) {
 			return nil, fmt.Errorf("become a subreaper: %w", err)
 		}
 	}
-	go r.wait()
+	r.begin("the reaper", r.wait)
 	return r, nil
 }
 
@@ -203,20 +212,26 @@ func (r *Reaper) emit(e Event) {
 
 // Start begins a run; its answer is an event. It never blocks.
 func (r *Reaper) Start(s *Spec) {
+	if !r.enqueue(s) {
+		return
+	}
+	// The spawner has this thread at once: what the caller still has to tell of
+	// the death before is told while the kernel forks.
+	runtime.Gosched()
+}
+
+func (r *Reaper) enqueue(s *Spec) bool {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.closed {
 		r.refuse(s)
-		r.mu.Unlock()
-		return
+		return false
 	}
 	c := &child{run: s.Run, pidfd: -1}
 	r.runs[s.Run] = c
 	r.pending = append(r.pending, s)
 	r.dispatch()
-	r.mu.Unlock()
-	// The spawner has this thread at once: what the caller still has to tell of
-	// the death before is told while the kernel forks.
-	runtime.Gosched()
+	return true
 }
 
 // refuse answers a start that will not be. Called with mu held.
@@ -234,11 +249,11 @@ func (r *Reaper) dispatch() {
 		c.since = time.Now()
 		r.flying[c] = struct{}{}
 		r.spawning++
-		go r.spawn(s, c)
+		r.begin("a start", func() { r.spawn(s, c) })
 	}
 	if len(r.pending) > 0 && !r.watching {
 		r.watching = true
-		go r.unstick()
+		r.begin("the watch of starts", r.unstick)
 	}
 }
 
@@ -249,61 +264,95 @@ func (r *Reaper) unstick() {
 	for wait := stuckAfter; wait > 0; {
 		t := time.NewTimer(wait)
 		<-t.C
-		r.mu.Lock()
-		if wait = stuckAfter - time.Since(r.through); wait <= 0 {
-			for c := range r.flying {
-				if !c.stuck && time.Since(c.since) >= stuckAfter {
-					c.stuck = true
-					r.spawning--
-					r.stuck++ // as many more at a time, lest a hundred that hang take long
-				}
-			}
-			r.watching = false
-			r.dispatch() // starts another watch if it must
-		}
-		r.mu.Unlock()
+		wait = r.unstickOnce()
 	}
 }
 
-// spawn is one start, from the preparation to the exec.
-func (r *Reaper) spawn(s *Spec, c *child) {
-	var pid, failed int
+// unstickOnce reports when to look again, 0 for never.
+func (r *Reaper) unstickOnce() (wait time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if wait = stuckAfter - time.Since(r.through); wait > 0 {
+		return wait
+	}
+	r.watching = false // also after a panic
+	for c := range r.flying {
+		if !c.stuck && time.Since(c.since) >= stuckAfter {
+			c.stuck = true
+			r.spawning--
+			r.stuck++ // as many more at a time, lest a hundred that hang take long
+		}
+	}
+	r.dispatch() // starts another watch if it must
+	return 0
+}
+
+// guarded calls f, whose panic is told and is no more than its end.
+func (r *Reaper) guarded(f func()) {
+	defer r.caught("a start")
+	f()
+}
+
+// launch prepares a child and forks it. f is nil if it came not so far, pid 0 if
+// there is no child. After a panic the start has failed, unless there is a child.
+func (r *Reaper) launch(s *Spec, c *child) (f *flight, pid int, serr *StartError) {
+	defer func() {
+		if v := recover(); v != nil {
+			r.panicked("a start", v)
+			if f != nil {
+				pid = f.started()
+			}
+			if pid == 0 {
+				serr = &StartError{Step: "start", Err: errPanic}
+			}
+		}
+	}()
 	var err error
-	var f *flight
 	if s.Prepare != nil {
 		err = s.Prepare(s)
 	}
 	if err == nil {
 		f, err = r.flight(s)
 	}
-	var serr *StartError
 	if err != nil {
 		if !errors.As(err, &serr) {
 			serr = &StartError{Step: "prepare", Err: err}
 		}
-	} else {
-		r.mu.Lock()
-		c.flight = f
-		stop := c.later
-		r.mu.Unlock()
-		if stop&bit(unix.SIGKILL) != 0 {
-			serr = &StartError{Step: "start", Err: unix.ECANCELED}
-		} else {
-			r.own.lendMemory()
-			pid, failed, err = f.fork(s.Cgroup)
-			r.own.takeMemory()
-			if err != nil {
-				serr = startError(s, f, failed, err)
-			}
-		}
+		return f, 0, serr
 	}
+	r.mu.Lock()
+	c.flight = f
+	stop := c.later
+	r.mu.Unlock()
+	if stop&bit(unix.SIGKILL) != 0 {
+		return f, 0, &StartError{Step: "start", Err: unix.ECANCELED}
+	}
+	r.fault("launch")
+	r.own.lendMemory()
+	defer r.own.takeMemory()
+	pid, failed, err := f.fork(s.Cgroup)
+	if err != nil {
+		serr = startError(s, f, failed, err)
+	}
+	return f, pid, serr
+}
+
+// spawn is one start, from the preparation to the exec.
+func (r *Reaper) spawn(s *Spec, c *child) {
+	f, pid, serr := r.launch(s, c)
 	now := time.Now()
 	if s.Release != nil {
-		s.Release()
+		r.guarded(s.Release)
 	}
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	defer func() {
+		if v := recover(); v != nil {
+			r.panicked("a start", v)
+			r.rescueStart(c, pid)
+		}
+	}()
 	r.through = now
 	delete(r.flying, c)
 	defer r.closeFiles()
@@ -319,6 +368,10 @@ func (r *Reaper) spawn(s *Spec, c *child) {
 		serr = &StartError{Step: "start", Err: unix.ECANCELED, Hint: "killed before it was executed"}
 	}
 	c.err = serr
+	if pid != 0 {
+		c.pidfd = int(f.pidfd)
+	}
+	r.fault("started")
 	if pid == 0 {
 		delete(r.runs, c.run)
 		r.emit(Event{Kind: Failed, Run: c.run, At: now, Err: serr})
@@ -328,19 +381,15 @@ func (r *Reaper) spawn(s *Spec, c *child) {
 	case r.wake <- struct{}{}:
 	default:
 	}
-	pidfd := int(f.pidfd)
 	c.flight = nil
 	if serr == nil {
 		r.emit(Event{Kind: Started, Run: c.run, PID: pid, At: now})
 	}
 	if c.exit != nil { // reaped already
-		if pidfd >= 0 {
-			unix.Close(pidfd)
-		}
 		r.finish(c)
 		return
 	}
-	c.pid, c.pidfd = pid, pidfd
+	c.pid = pid
 	if r.ended { // nobody waits for it
 		if serr != nil {
 			r.emit(Event{Kind: Failed, Run: c.run, PID: pid, At: now, Err: serr})
@@ -359,19 +408,46 @@ func (r *Reaper) spawn(s *Spec, c *child) {
 	}
 }
 
+// rescueStart tells of a start what a panic may have kept from being told. Called
+// with mu held.
+func (r *Reaper) rescueStart(c *child, pid int) {
+	c.flight = nil
+	told := func(kinds ...Kind) bool {
+		return slices.ContainsFunc(r.events, func(e Event) bool { return e.Run == c.run && slices.Contains(kinds, e.Kind) })
+	}
+	switch {
+	case r.runs[c.run] != c:
+	case pid == 0 || c.exit != nil && c.err != nil:
+		delete(r.runs, c.run)
+		if !told(Failed) {
+			r.emit(Event{Kind: Failed, Run: c.run, PID: pid, At: time.Now(), Err: &StartError{Step: "start", Err: errPanic}})
+		}
+	default:
+		if c.err == nil && !told(Started) {
+			r.emit(Event{Kind: Started, Run: c.run, PID: pid, At: time.Now()})
+		}
+		if c.exit != nil {
+			r.finish(c)
+			return
+		}
+		c.pid = pid
+		r.pids[pid] = c
+	}
+}
+
 // finish reports the end of c, which is reaped and whose spawner has reported.
 // Called with mu held.
 func (r *Reaper) finish(c *child) {
+	if c.err != nil {
+		r.emit(Event{Kind: Failed, Run: c.run, PID: c.exit.PID, At: c.exit.At, Err: c.err})
+	} else {
+		r.emit(*c.exit)
+	}
 	delete(r.runs, c.run)
 	if c.pidfd >= 0 {
 		unix.Close(c.pidfd)
 		c.pidfd = -1
 	}
-	if c.err != nil {
-		r.emit(Event{Kind: Failed, Run: c.run, PID: c.exit.PID, At: c.exit.At, Err: c.err})
-		return
-	}
-	r.emit(*c.exit)
 }
 
 // A storm of orphans is collected by the heap: one that comes so soon after
@@ -382,74 +458,145 @@ const (
 	stormPause = 500 * time.Microsecond
 )
 
+// waiting is what the waiter knows from one turn to the next.
+type waiting struct {
+	ru     unix.Rusage
+	orphan time.Time // when the last one was collected
+	storm  bool
+	paused bool
+	panics int // in a row
+}
+
 // wait is the only waiter of this process.
 func (r *Reaper) wait() {
 	defer close(r.done)
 	rtSigaction(unix.SIGCHLD, &defaultAction, nil)
-	var ru unix.Rusage
-	var orphan time.Time // when the last one was collected
-	storm, paused := false, false
-	for {
-		flags := uintptr(0)
-		if storm {
-			flags = unix.WNOHANG
+	var w waiting
+	for r.waitOnce(&w) {
+	}
+}
+
+// waitOnce waits for a child and collects it. It reports whether to go on, which
+// a panic is no reason not to.
+func (r *Reaper) waitOnce(w *waiting) (more bool) {
+	defer func() {
+		if v := recover(); v != nil {
+			more = true
+			r.panicked("the reaper", v)
+			w.panics++
+			nap(pauseAfter(w.panics))
 		}
-		pid, killed, err := peek(flags)
-		if errors.Is(err, unix.EINTR) {
-			continue
+	}()
+	flags := uintptr(0)
+	if w.storm {
+		flags = unix.WNOHANG
+	}
+	pid, killed, err := peek(flags)
+	r.fault("wait")
+	if errors.Is(err, unix.EINTR) {
+		return true
+	}
+	if err != nil { // ECHILD
+		w.storm = false
+		return r.rest()
+	}
+	if pid == 0 { // nothing more for now
+		w.storm = !w.paused
+		if w.storm {
+			nap(stormPause)
 		}
-		if err != nil { // ECHILD
-			storm = false
-			if !r.rest() {
-				return
+		w.paused = w.storm
+		return true
+	}
+	w.paused = false
+	news, ended := r.collect(w, pid, killed)
+	if ended {
+		collectLast()
+		return false
+	}
+	w.panics = 0
+	// The loop is ready now: let it have this thread at once, rather than wake
+	// another one for it; the next wait is picked up by whoever is free.
+	if news {
+		runtime.Gosched()
+	}
+	return true
+}
+
+// collect reaps the child pid, and tells of it. news says that there are events,
+// ended that it was the last one.
+func (r *Reaper) collect(w *waiting, pid int, killed bool) (news, ended bool) {
+	at := time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if killed {
+		for c := range r.flying {
+			if c.flight != nil && c.flight.started() == pid && c.exit == nil {
+				c.unborn = killedEarly(pid)
 			}
-			continue
 		}
-		if pid == 0 { // nothing more for now
-			storm = !paused
-			if storm {
-				pause := unix.NsecToTimespec(int64(stormPause))
-				_ = unix.Nanosleep(&pause, nil)
+	}
+	var ws unix.WaitStatus
+	n, err := unix.Wait4(pid, &ws, unix.WNOHANG, &w.ru)
+	if err != nil || n != pid {
+		return false, false
+	}
+	if ws.Stopped() {
+		// It has made us its tracer (PTRACE_TRACEME), and waits for us to let it go
+		// on; the kernel tells of that unasked. It lives: only its end is an end.
+		return false, false
+	}
+	if r.reapedSafely(Event{Kind: Exited, PID: pid, Status: ws, Usage: w.ru, At: at}) {
+		w.storm = at.Sub(w.orphan) < stormGap
+		w.orphan = at
+	}
+	return len(r.events) > 0, r.ended
+}
+
+// reapedSafely is reaped, whose panic must not cost a death: nobody could wait for
+// it once more. Called with mu held.
+func (r *Reaper) reapedSafely(e Event) (orphan bool) {
+	defer func() {
+		if v := recover(); v != nil {
+			r.panicked("the reaper", v)
+			r.rescue(e)
+		}
+	}()
+	r.fault("reaped")
+	return r.reaped(e)
+}
+
+// rescue tells of a death that a panic may have kept from being told. Called with
+// mu held.
+func (r *Reaper) rescue(e Event) {
+	if r.last != nil && r.last.started() == e.PID {
+		r.ended = true
+		return
+	}
+	for run, c := range r.runs {
+		switch {
+		case c.pid == e.PID, c.exit != nil && c.exit.PID == e.PID && c.pid != 0:
+			e.Run = run
+			if c.err != nil {
+				e = Event{Kind: Failed, Run: run, PID: e.PID, At: e.At, Err: c.err}
 			}
-			paused = storm
-			continue
-		}
-		paused = false
-		at := time.Now()
-		r.mu.Lock()
-		if killed {
-			for c := range r.flying {
-				if c.flight != nil && c.flight.started() == pid && c.exit == nil {
-					c.unborn = killedEarly(pid)
+			delete(r.pids, e.PID)
+			delete(r.runs, run)
+			if c.pidfd >= 0 {
+				unix.Close(c.pidfd)
+				c.pidfd = -1
+			}
+			for i := range r.events {
+				if o := &r.events[i]; o.Run == run && (o.Kind == Exited || o.Kind == Failed) {
+					return
 				}
 			}
-		}
-		var ws unix.WaitStatus
-		n, err := unix.Wait4(pid, &ws, unix.WNOHANG, &ru)
-		if err != nil || n != pid {
-			r.mu.Unlock()
-			continue
-		}
-		if ws.Stopped() {
-			// It has made us its tracer (PTRACE_TRACEME), and waits for us to let it go
-			// on; the kernel tells of that unasked. It lives: only its end is an end.
-			r.mu.Unlock()
-			continue
-		}
-		if r.reaped(Event{Kind: Exited, PID: pid, Status: ws, Usage: ru, At: at}) {
-			storm = at.Sub(orphan) < stormGap
-			orphan = at
-		}
-		ended, news := r.ended, len(r.events) > 0
-		r.mu.Unlock()
-		if ended {
-			collectLast()
+			r.emit(e)
 			return
-		}
-		// The loop is ready now: let it have this thread at once, rather than wake
-		// another one for it; the next wait is picked up by whoever is free.
-		if news {
-			runtime.Gosched()
+		case c.flight != nil && c.flight.started() == e.PID && c.exit == nil:
+			e.Run = run
+			c.exit = &e // its spawner will tell
+			return
 		}
 	}
 }

@@ -37,7 +37,7 @@ func (r *Reaper) Signal(run uint64, sig unix.Signal, group bool) error {
 	}
 	c.later |= bit(sig)
 	if c.flight != nil && sig == unix.SIGKILL {
-		go r.deliver(c)
+		r.begin("a signal", func() { r.deliver(c) })
 	}
 	return nil
 }
@@ -67,17 +67,21 @@ func (r *Reaper) sendEarly(c *child, sig unix.Signal, group bool) error {
 func (r *Reaper) deliver(c *child) {
 	for {
 		time.Sleep(time.Millisecond) //nolint:forbidigo // a goroutine of its own, for as long as one clone takes
-		r.mu.Lock()
-		wait := r.runs[c.run] == c && c.pid == 0 && c.exit == nil && c.flight != nil
-		if wait && c.flight.started() != 0 {
-			_ = r.sendEarly(c, unix.SIGKILL, true)
-			wait = false
-		}
-		r.mu.Unlock()
-		if !wait {
+		if r.delivered(c) {
 			return
 		}
 	}
+}
+
+func (r *Reaper) delivered(c *child) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	wait := r.runs[c.run] == c && c.pid == 0 && c.exit == nil && c.flight != nil
+	if wait && c.flight.started() != 0 {
+		_ = r.sendEarly(c, unix.SIGKILL, true)
+		wait = false
+	}
+	return !wait
 }
 
 // PIDFD_SIGNAL_PROCESS_GROUP of pidfd_send_signal(2), Linux 6.9.
