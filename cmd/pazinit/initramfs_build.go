@@ -379,34 +379,50 @@ func (b *builder) worker(w *procfile.Worker) error {
 			for _, word := range l.Argv {
 				c = append(c, shellWord{word, true})
 			}
-			b.commands(l.what, w, []shellCommand{c}, env, true)
+			b.commands(l.what, w, []shellCommand{c}, env, false)
 			continue
 		}
 		b.program(l.what, "/bin/sh", "", w, false)
-		b.commands(l.what, w, shellLine(l.Line, maps.Clone(env), 0), env, false)
+		b.commands(l.what, w, shellLine(l.Line, maps.Clone(env), 0), env, true)
 	}
 	return nil
 }
 
 // commands adds the programs of commands, and the files that stand behind them.
 // What a shell is told may be misunderstood, and is then only noted.
-func (b *builder) commands(what string, w *procfile.Worker, list []shellCommand, env map[string]string, sure bool) {
-	for len(list) > 0 {
-		c := list[0]
-		list = list[1:]
-		programs, guessed := commandsOf(c, env, 0)
-		list = append(list, guessed...)
+func (b *builder) commands(what string, w *procfile.Worker, list []shellCommand, env map[string]string, shell bool) {
+	type item struct {
+		shellCommand
+		shell, guessed bool
+	}
+	var todo []item
+	for _, c := range list {
+		todo = append(todo, item{c, shell, false})
+	}
+	for ; len(todo) > 0; todo = todo[1:] {
+		c := todo[0]
+		programs, direct, inner := commandsOf(c.shellCommand, c.shell, env)
+		for _, d := range direct {
+			todo = append(todo, item{d, false, true})
+		}
+		for _, i := range inner {
+			todo = append(todo, item{i, true, true})
+		}
 		for i, p := range programs {
+			guessed := c.guessed || i > 0
 			switch {
 			case !p.known:
 				fmt.Fprintf(b.stderr, "pazinit: note: %s: what %s will be cannot be known here; --file adds it\n", what, p.text)
 			case strings.Contains(p.text, "/") && !path.IsAbs(p.text):
-				b.program(what, path.Join(b.place(w.Dir), p.text), filepath.Join(w.Dir, p.text), w, false)
+				b.program(what, path.Join(b.place(w.Dir), p.text), filepath.Join(w.Dir, p.text), w, guessed)
 			default:
-				b.program(what, p.text, "", w, !sure && i > 0)
+				b.program(what, p.text, "", w, guessed)
 			}
 		}
-		for _, arg := range c[1:] {
+		if len(direct) > 0 {
+			continue // its arguments come with what it executes
+		}
+		for _, arg := range c.shellCommand[1:] {
 			if arg.known {
 				b.argument(what, w, arg.text)
 			}
@@ -443,7 +459,7 @@ func (b *builder) argument(what string, w *procfile.Worker, arg string) {
 			b.wrong("%s: %w", what, err)
 		}
 	case st.IsDir():
-		if err := b.folder(what, host, at, isWithin(host, b.home)); err != nil {
+		if err := b.folder(what, host, at, isWithin(host, w.Dir) || isWithin(host, b.home)); err != nil {
 			b.wrong("%s: %w", what, err)
 		}
 	case st.Mode().IsRegular():

@@ -127,6 +127,7 @@ func (l *lineLexer) endWord() {
 		return
 	}
 	w := shellWord{l.word.String(), !l.unknown}
+	name, value, assigns := strings.Cut(w.text, "=")
 	l.word.Reset()
 	l.inWord, l.unknown = false, false
 	if l.skip {
@@ -138,10 +139,13 @@ func (l *lineLexer) endWord() {
 		case "if", "then", "else", "elif", "fi", "while", "until", "do", "done", "esac", "{", "}", "!", "time":
 			return // what follows is a command
 		}
-		if name, value, ok := strings.Cut(w.text, "="); ok && isName(name) {
+	}
+	if len(l.current) == 0 && assigns && isName(name) {
+		delete(l.env, name)
+		if w.known {
 			l.env[name] = value
-			return
 		}
+		return
 	}
 	l.current = append(l.current, w)
 }
@@ -260,13 +264,14 @@ func afterClosing(s string, opening, closing byte) string {
 const shellBuiltins = " . : [ alias bg break cd chdir command continue echo eval exec exit export false fg getopts hash jobs " +
 	"kill let local printf pwd read readonly return set shift source test times trap true type ulimit umask unalias unset wait [[ "
 
-// commandsOf are the programs of a command: the first word, and what programs and
-// built-ins that execute others are given to execute. guessed are those after such
-// a one: its options may have been misunderstood.
-func commandsOf(c shellCommand, env map[string]string, depth int) (programs []shellWord, guessed []shellCommand) {
+// commandsOf are the programs of a command that a shell is told, or not: the first
+// word, and what programs and built-ins that execute others are given to execute.
+// direct and inner are commands within it, for no shell and for another: options may
+// have been misunderstood.
+func commandsOf(c shellCommand, shell bool, env map[string]string) (programs []shellWord, direct, inner []shellCommand) {
 	for i := 0; i < len(c); i++ {
 		first := c[i]
-		builtin := strings.Contains(shellBuiltins, " "+first.text+" ")
+		builtin := shell && strings.Contains(shellBuiltins, " "+first.text+" ")
 		if !builtin {
 			programs = append(programs, first)
 		}
@@ -274,16 +279,16 @@ func commandsOf(c shellCommand, env map[string]string, depth int) (programs []sh
 		case "sh", "bash", "dash", "ash", "busybox":
 			for j := i + 1; j+1 < len(c); j++ {
 				if c[j].known && strings.HasPrefix(c[j].text, "-") && strings.HasSuffix(c[j].text, "c") && c[j+1].known {
-					guessed = append(guessed, shellLine(c[j+1].text, env, depth+1)...)
+					inner = append(inner, shellLine(c[j+1].text, env, 1)...)
 				}
 			}
-			return programs, guessed
+			return programs, direct, inner
 		case "exec", "command", "env", "nohup", "setsid", "nice", "ionice", "timeout", "time", "stdbuf", "setpriv", "chrt", "taskset", "chpst", "sudo", "su-exec", "gosu", "xargs":
 		default:
-			return programs, guessed
+			return programs, direct, inner
 		}
 		if first.text == "command" && i+1 < len(c) && strings.HasPrefix(c[i+1].text, "-") {
-			return programs, guessed // command -v only asks
+			return programs, direct, inner // command -v only asks
 		}
 		// Options, variables and numbers, and then a program.
 		j := i + 1
@@ -294,13 +299,13 @@ func commandsOf(c shellCommand, env map[string]string, depth int) (programs []sh
 			j++ // the user
 		}
 		if j >= len(c) {
-			return programs, guessed
+			return programs, direct, inner
 		}
-		if first.text == "exec" || first.text == "command" {
+		if builtin {
 			i = j - 1
 			continue
 		}
-		return programs, append(guessed, c[j:])
+		return programs, append(direct, c[j:]), inner
 	}
-	return programs, guessed
+	return programs, direct, inner
 }

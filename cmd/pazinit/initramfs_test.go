@@ -1,0 +1,532 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pazinit/pazinit/initramfs"
+	"github.com/pazinit/pazinit/tests/rig"
+)
+
+func TestShellLine(t *testing.T) {
+	env := map[string]string{"STATE": "../out", "PWD": ".", "E": ""}
+	for line, want := range map[string]string{
+		"a b c":                      "[a b c]",
+		"a 'b c' \"d $STATE\" e\\ f": "[a|b c|d ../out|e f]",
+		"while :; do $STATE/bin/shop tidy; sleep 30; done": "[:] [../out/bin/shop tidy] [sleep 30]",
+		"A=1 B=$A c $B ${A}x":                              "[c 1 1x]",
+		"a $PORT b":                                        "[a ?${PORT} b]",
+		"a | b && c || d & e":                              "[a] [b] [c] [d] [e]",
+		"a >out 2>&1 <in b":                                "[a in b]",
+		"a >> out; b 2>/dev/null":                          "[a] [b]",
+		"if a; then b; elif c; then d; else e; fi":         "[a] [b] [c] [d] [e]",
+		"for i in x y; do a $i; done":                      "[a ?${i}]",
+		"case $x in a|b) c;; *) d;; esac":                  "[c] [d]",
+		"x=$(date +%s); a `b c` d $x":                      "[date +%s] [b c] [a ? d ?${x}]",
+		"f() { a; }; f; b":                                 "[a] [b]",
+		"(a; b) && { c; }":                                 "[a] [b] [c]",
+		"! a # comment; b\nc":                              "[a] [c]",
+		"a $((1+2)) b":                                     "[a ? b]",
+		"a *.conf [x] ?":                                   "[a ?*.conf ?[x] ?]",
+		"[ -f x ] && a":                                    "[[ -f x ]] [a]",
+		"exec a $PWD/b":                                    "[exec a ./b]",
+		"a \"$(b \"c d\")\"":                               "[b|c d] [a ?]",
+		"a '":                                              "[a ]",
+		"":                                                 "",
+		"a $":                                              "[a $]",
+		"a\\\nb":                                           "[ab]",
+		"2>x a":                                            "[a]",
+		"a $E b":                                           "[a  b]",
+	} {
+		var got []string
+		for _, c := range shellLine(line, map[string]string{"STATE": env["STATE"], "PWD": ".", "E": ""}, 0) {
+			var words []string
+			sep := " "
+			for _, w := range c {
+				text := w.text
+				if strings.Contains(text, " ") {
+					sep = "|"
+				}
+				if !w.known && text != "?" {
+					text = "?" + text
+				}
+				words = append(words, text)
+			}
+			got = append(got, "["+strings.Join(words, sep)+"]")
+		}
+		if text := strings.Join(got, " "); text != want {
+			t.Errorf("%q has %s, want %s", line, text, want)
+		}
+	}
+}
+
+func TestCommandsOf(t *testing.T) {
+	for line, want := range map[string]string{
+		"a b":                        "a",
+		"exec a b":                   "a",
+		"exec -a name a":             "name", // as far as it is understood
+		"env A=1 a b":                "env +a",
+		"nice -n 5 a b":              "nice +a",
+		"timeout 5s env B=2 a":       "timeout +env +a",
+		"sh -c 'a b; c'":             "sh +a +c",
+		"bash -ec a":                 "bash +a",
+		"command -v a":               "",
+		"command a":                  "a",
+		"cd /x":                      "",
+		"su-exec www a":              "su-exec +a",
+		"/usr/bin/env -i A=1 ./b -x": "/usr/bin/env +./b",
+	} {
+		var got []string
+		list := shellLine(line, map[string]string{}, 0)
+		for i, plus := 0, ""; i < len(list); i, plus = i+1, "+" {
+			programs, direct, inner := commandsOf(list[i], true, map[string]string{})
+			for _, p := range programs {
+				got = append(got, plus+p.text)
+			}
+			list = append(append(list, direct...), inner...)
+		}
+		if text := strings.Join(got, " "); text != want {
+			t.Errorf("%q has the programs %s, want %s", line, text, want)
+		}
+	}
+}
+
+func FuzzShellLine(f *testing.F) {
+	for _, s := range []string{"a $(b `c` ${d}) \"e\\\"$((1))\" >f; case x in y) z;; esac", "f() { a; }", "$((", "${", "\\", "sh -c 'sh -c a'"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		list := shellLine(line, map[string]string{"A": "b"}, 0)
+		for _, c := range list {
+			if len(c) == 0 {
+				t.Fatalf("%q has an empty command", line)
+			}
+			commandsOf(c, true, map[string]string{})
+		}
+	})
+}
+
+// aProgram is an ELF file without anything in it: no interpreter, no libraries.
+var aProgram = "\x7fELF\x02\x01\x01" + strings.Repeat("\x00", 57)
+
+// shared is a new folder that all users may enter.
+func shared(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, d := range []string{filepath.Dir(dir), dir} {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// writeFiles makes files; those that begin with #! are executable.
+func writeFiles(t *testing.T, dir string, files map[string]string) {
+	t.Helper()
+	for name, text := range files {
+		file := filepath.Join(dir, name)
+		mode := os.FileMode(0o644)
+		if strings.HasPrefix(text, "#!") || strings.HasPrefix(text, "\x7fELF") {
+			mode = 0o755
+		}
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// imageOf runs pazinit initramfs in dir and reads what it wrote; its output goes
+// with it, and the image is nil if it has failed.
+func imageOf(t *testing.T, dir string, args ...string) (*initramfs.Image, string) {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "x.img")
+	cmd := exec.Command(program, append([]string{"initramfs", "-o", out, "--compress", "none"}, args...)...)
+	cmd.Dir = dir
+	text, err := cmd.CombinedOutput()
+	if err != nil {
+		if left, _ := filepath.Glob(filepath.Join(filepath.Dir(out), "*")); len(left) > 0 {
+			t.Errorf("it failed and left %v", left)
+		}
+		return nil, string(text)
+	}
+	f, err := os.Open(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	a, err := initramfs.Read(f, initramfs.ReadOptions{})
+	if err != nil || len(a.Problems) > 0 {
+		t.Fatalf("read the image: %v, %v", err, a)
+	}
+	return a.Image, string(text)
+}
+
+// reads is the content of a file of an image, "-> TARGET" of a link, and "/" of a
+// folder.
+func reads(t *testing.T, m *initramfs.Image, name string) string {
+	t.Helper()
+	at, err := m.Resolve(name, true)
+	if err != nil || m.Get(at) == nil {
+		return "none"
+	}
+	n := m.Get(at)
+	if n.Type() == initramfs.TypeFolder {
+		return "/"
+	}
+	r, err := n.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var b bytes.Buffer
+	if _, err := b.ReadFrom(r); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func TestInitramfs(t *testing.T) {
+	tool := "#!/bin/sh\n" // a program without libraries of this machine: its interpreter is in the folder
+	static := map[string]string{"root/bin/sh": "#!/init\n", "root/init": aProgram}
+	for _, tt := range []struct {
+		what  string
+		files map[string]string
+		args  []string
+		want  map[string]string // contents by name, or "" and the error
+		say   string
+	}{
+		{"a Procfile", map[string]string{"app/Procfile": "a: true\n", "root/usr/bin/true": tool}, []string{"-f", "app/Procfile", "root"},
+			map[string]string{"/etc/pazinit/Procfile": "a: true\n", "/etc/pazinit/pazinit.yaml": "# Written by pazinit initramfs.\napplications:\n  \"app\":\n    procfile: \"/etc/pazinit/Procfile\"\n"},
+			"app:a: /usr/bin/true from DIR/root/usr/bin/true, run by /bin/sh"},
+		{"the one here", map[string]string{"Procfile": "a: true\n", "root/usr/bin/true": tool}, []string{"root"}, map[string]string{"/etc/pazinit/Procfile": "a: true\n"}, "configuration: DIR/Procfile, at /etc/pazinit/Procfile"},
+		{"one in the folder", map[string]string{"root/srv/app/Procfile": "a: ./run x.conf y\n", "root/srv/app/run": tool, "root/srv/app/x.conf": "x"}, []string{"-f", "root/srv/app/Procfile", "root"},
+			map[string]string{"/etc/pazinit/pazinit.yaml": "# Written by pazinit initramfs.\napplications:\n  \"app\":\n    procfile: \"/srv/app/Procfile\"\n", "/etc/pazinit/Procfile": "none"}, "app:a: /srv/app/run"},
+		{"the folder's configuration", map[string]string{"root/etc/pazinit/pazinit.yaml": "applications: {web: {procfile: /srv/Procfile}}\n", "root/srv/Procfile": "", "Procfile": "a: none\n"}, []string{"root"},
+			nil, "/srv/Procfile"},
+		{"a configuration", map[string]string{"conf/my.yaml": "include: more.yaml\n", "conf/more.yaml": "applications: {web: {procfile: ../app/Procfile, env: {D: ../data}}}\n", "app/Procfile": "a: $D/bin/run --file=etc/x -d state -e ../data/empty www\n",
+			"data/bin/run": tool, "app/etc/x": "1", "data/empty/not": "", "app/www/index": "i", "app/state/f": "s"}, []string{"-c", "conf/my.yaml", "root"},
+			map[string]string{"/etc/pazinit/pazinit.yaml": "# Written by pazinit initramfs.\ninclude: \"/etc/pazinit/my.yaml\"\n", "/etc/pazinit/my.yaml": "include: more.yaml\n", "/etc/app/Procfile": "a: $D/bin/run --file=etc/x -d state -e ../data/empty www\n",
+				"/etc/data/bin/run": tool, "/etc/app/etc/x": "1", "/etc/data/empty": "/", "/etc/data/empty/not": "none"}, ""},
+		{"folders beside the Procfile", map[string]string{"Procfile": "a: ./run www\n", "run": tool, "www/index": "i", "www/deep/x": "y", "other": "no"}, []string{"root"},
+			map[string]string{"/etc/pazinit/www/index": "i", "/etc/pazinit/www/deep/x": "y", "/etc/pazinit/run": tool, "/etc/pazinit/other": "none"}, "app"},
+		{"a working folder", map[string]string{"p.yaml": "applications: {x: {procfile: Procfile, workers: {a: {cwd: sub}}}}\n", "Procfile": "a: ./run\n", "sub/run": tool, "sub/data": "d"}, []string{"-c", "p.yaml", "root"},
+			map[string]string{"/etc/pazinit/sub/data": "d"}, ""},
+		{"a shell line", map[string]string{"Procfile": "a: while :; do ./run; ls; done > /dev/null\n", "run": tool, "root/bin/ls": tool}, []string{"root"}, map[string]string{"/etc/pazinit/run": tool}, ":a: /bin/ls from"},
+		{"no program", map[string]string{"Procfile": "a: nonesuch-program -x\nb: ./nothing\n"}, []string{"root"}, nil,
+			":a: program nonesuch-program not found in /usr/local/sbin, /usr/local/bin, /usr/sbin, /usr/bin, /sbin, /bin; install it here, put it into a FOLDER or --busybox, name it with --file HOST:PATH, or do without: --allow-missing nonesuch-program"},
+		{"all that is missing", map[string]string{"Procfile": "a: nonesuch-program -x\nb: ./nothing\n"}, []string{"root"}, nil, ":b: program DIR/nothing not found"},
+		{"a program that may be missing", map[string]string{"Procfile": "a: nonesuch-program -x\n"}, []string{"root", "--allow-missing", "nonesuch-program"}, map[string]string{"/etc/pazinit/Procfile": "a: nonesuch-program -x\n"}, "note: "},
+		{"PATH of the environment", map[string]string{"Procfile": "a: tool\n", ".env": "PATH=/opt/bin\n", "root/opt/bin/tool": tool}, []string{"root"}, map[string]string{"/etc/pazinit/.env": "PATH=/opt/bin\n"}, ":a: /opt/bin/tool"},
+		{"a logger", map[string]string{"p.yaml": "applications: {x: {procfile: Procfile, workers: {a: {stdout: {pipe_to: ./log now}}}}}\n", "Procfile": "a: ./run\n", "run": tool, "log": tool}, []string{"-c", "p.yaml", "root"},
+			map[string]string{"/etc/pazinit/log": tool}, "x:a, stdout: /etc/pazinit/log"},
+		{"a file", map[string]string{"Procfile": "a: sh\n", "some/conf": "c", "some/dir/x": "y"}, []string{"--file", "some/conf:/etc/conf", "--file=some/dir:/srv", "root"}, map[string]string{"/etc/conf": "c", "/srv/x": "y"}, ""},
+		{"a folder elsewhere", map[string]string{"Procfile": "a: sh\n", "some/x": "1"}, []string{"root", "some:/srv/deep"}, map[string]string{"/srv/deep/x": "1"}, ""},
+		{"entries", map[string]string{"Procfile": "a: sh\n", "list": "file /etc/c conf 0600 1 2\nown /etc/c 0640 3 4\n", "conf": "c"}, []string{"root", "--entries", "list"}, map[string]string{"/etc/c": "c"}, ""},
+		{"a Procfile and a configuration", nil, []string{"-c", "x", "-f", "y"}, nil, "one of -c and -f"},
+		{"nothing", nil, nil, nil, "there is no Procfile here"},
+		{"no folder", nil, []string{"none"}, nil, "lay a folder: stat DIR/none: no such file"},
+		{"a damaged configuration", map[string]string{"p.yaml": "what: 1\n"}, []string{"-c", "p.yaml"}, nil, "p.yaml:1:1: "},
+		{"modules without a place", map[string]string{"Procfile": "a: sh\n"}, []string{"root", "--module", "x"}, nil, "--kernel-modules DIR"},
+		{"a compression", nil, []string{"--compress", "zstd"}, nil, "--compress is gzip or none"},
+	} {
+		dir := shared(t)
+		writeFiles(t, dir, static)
+		writeFiles(t, dir, tt.files)
+		m, out := imageOf(t, dir, tt.args...)
+		say := strings.ReplaceAll(tt.say, "DIR/", dir+"/")
+		if (m == nil) != (tt.want == nil) {
+			t.Errorf("%s: made %v, it said %s", tt.what, m != nil, out)
+			continue
+		}
+		if tt.what == "folders beside the Procfile" {
+			say = filepath.Base(dir) + ":a: folder /etc/pazinit/www from " + dir + "/www"
+		}
+		if !strings.Contains(out, say) {
+			t.Errorf("%s: it said %s, want %s", tt.what, out, say)
+		}
+		for name, want := range tt.want {
+			if got := reads(t, m, name); got != want {
+				t.Errorf("%s: %s is %q, want %q; it said %s", tt.what, name, got, want, out)
+			}
+		}
+	}
+}
+
+// The users that the configuration names are those of the image.
+func TestInitramfsUsers(t *testing.T) {
+	dir := shared(t)
+	writeFiles(t, dir, map[string]string{
+		"Procfile": "a: /init\nb: /init\n", "root/init": aProgram,
+		"p.yaml": "applications: {x: {procfile: Procfile, workers: {a: {user: nobody}, b: {user: \"1234\"}}}}\n",
+	})
+	m, out := imageOf(t, dir, "-c", "p.yaml", "root")
+	if m == nil {
+		t.Fatal(out)
+	}
+	for name, want := range map[string]string{"/etc/passwd": "nobody:x:65534:65534:", "/etc/group": "nogroup:x:65534:"} {
+		if got := reads(t, m, name); strings.Count(got, want) != 1 || !strings.Contains(got, "root:x:0:") {
+			t.Errorf("%s is\n%s", name, got)
+		}
+	}
+	// Those of a folder count, and are left as they are.
+	writeFiles(t, dir, map[string]string{"root/etc/passwd": "deploy:x:77:78::/:/bin/sh\n", "root/etc/group": "deploy:x:78:\n"})
+	if m, out := imageOf(t, dir, "-c", "p.yaml", "root"); m != nil || !strings.Contains(out, "nobody") {
+		t.Errorf("a user that the folder does not have: %s", out)
+	}
+	writeFiles(t, dir, map[string]string{"p.yaml": "applications: {x: {procfile: Procfile, workers: {a: {user: deploy}}}}\n"})
+	if m, out = imageOf(t, dir, "-c", "p.yaml", "root"); m == nil || reads(t, m, "/etc/passwd") != "deploy:x:77:78::/:/bin/sh\n" {
+		t.Errorf("the folder's users: %s", out)
+	}
+}
+
+func TestInitramfsModes(t *testing.T) {
+	dir := shared(t)
+	writeFiles(t, dir, map[string]string{"Procfile": "a: /init\n", ".env": "A=1\n", "root/init": aProgram, "root/x": ""})
+	for name, mode := range map[string]os.FileMode{"Procfile": 0o664, ".env": 0o600, "root/x": 0o664} {
+		if err := os.Chmod(filepath.Join(dir, name), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, out := imageOf(t, dir, "root")
+	if m == nil {
+		t.Fatal(out)
+	}
+	for name, want := range map[string]uint32{"/etc/pazinit/Procfile": 0o644, "/etc/pazinit/.env": 0o600, "/x": 0o664, "/tmp": 0o1777, "/sbin/pazinit": 0o755} {
+		if n := m.Get(name); n == nil || n.Mode&0o7777 != want {
+			t.Errorf("%s is %+v, want mode %o", name, n, want)
+		}
+	}
+}
+
+// Busybox gives what it has, and only that.
+func TestInitramfsBusybox(t *testing.T) {
+	busybox, err := exec.LookPath("busybox")
+	rig.Need(t, "busybox", err)
+	dir := shared(t)
+	writeFiles(t, dir, map[string]string{"Procfile": "a: while sleep 5; do wget -q -O - http://127.0.0.1; done\nb: httpd -f\n"})
+	m, out := imageOf(t, dir, "--busybox", busybox)
+	if m == nil {
+		t.Fatal(out)
+	}
+	for _, name := range []string{"/bin/sh", "/bin/sleep", "/bin/wget", "/bin/httpd"} {
+		if n := m.Get(name); n == nil || n.Target != "/bin/busybox" {
+			t.Errorf("%s is %+v; it said %s", name, n, out)
+		}
+	}
+	if p := m.Check(); len(p) > 0 || m.Get("/lib64") != nil {
+		t.Errorf("Check says %v", p)
+	}
+	writeFiles(t, dir, map[string]string{"Procfile": "a: nonesuch-program\n"})
+	if m, out := imageOf(t, dir, "--busybox", busybox); m != nil {
+		t.Errorf("a program that busybox does not have: %s", out)
+	}
+}
+
+// The same input gives the same bytes: in another folder, as another user, with
+// another umask, home of temporary files and number of processors.
+func TestInitramfsReproducible(t *testing.T) {
+	rig.NeedRoot(t)
+	sums := map[string]string{}
+	for _, tt := range []struct {
+		what string
+		uid  uint32
+		mask int
+		env  []string
+		copy bool
+	}{
+		{"root", 0, 0o022, nil, false},
+		{"nobody", 65534, 0o022, nil, false},
+		{"umask", 0, 0o077, nil, false},
+		{"TMPDIR and one processor", 0, 0o022, []string{"TMPDIR=/dev/shm", "GOMAXPROCS=1", "HOME=/none", "LANG=C", "TZ=Asia/Tokyo"}, false},
+		{"another folder", 65534, 0, []string{"GOMAXPROCS=8"}, true},
+	} {
+		base := shared(t)
+		dir := filepath.Join(base, "shop")
+		if tt.copy {
+			dir = filepath.Join(base, "deep", "er", "shop")
+		}
+		writeFiles(t, dir, map[string]string{"Procfile": "redis: redis-server redis.conf\nnginx: nginx -c $PWD/n.conf\nsh: while sleep 1; do :; done\n", "redis.conf": "port 1\n", "n.conf": "x\n", "root/srv/a": "1", "root/srv/b/c": "2"})
+		out := filepath.Join(shared(t), "x.img")
+		if err := os.Chmod(filepath.Dir(out), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		old := unix.Umask(tt.mask)
+		cmd := exec.Command(program, "initramfs", "-f", "Procfile", "-o", out, "root")
+		cmd.Dir, cmd.Env = dir, append(os.Environ(), tt.env...)
+		if tt.copy {
+			cmd.Args = []string{program, "initramfs", "--compress=gzip", "-o", out, filepath.Join(dir, "root"), "-f", filepath.Join(dir, "Procfile")}
+			cmd.Dir = "/"
+		}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: tt.uid, Gid: tt.uid}}
+		text, err := cmd.CombinedOutput()
+		unix.Umask(old)
+		if err != nil {
+			t.Fatalf("%s: %v: %s", tt.what, err, text)
+		}
+		data, err := os.ReadFile(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, err := os.Stat(out)
+		if err != nil || st.Mode().Perm() != os.FileMode(0o666&^tt.mask) {
+			t.Errorf("%s: the image has mode %v, %v", tt.what, st.Mode(), err)
+		}
+		sums[tt.what] = fmt.Sprintf("%x", sha256.Sum256(data))
+	}
+	for what, sum := range sums {
+		if sum != sums["root"] {
+			t.Errorf("%s: the image is another than root's", what)
+		}
+	}
+}
+
+// What there was stays when a new image cannot be made, and no half of one.
+func TestInitramfsWhole(t *testing.T) {
+	dir := shared(t)
+	writeFiles(t, dir, map[string]string{"root/init": aProgram, "root/x": "1", "out/x.img": "before", "Procfile": "a: nonesuch-program\n"})
+	for what, args := range map[string][]string{
+		"a missing program":        {"-o", "out/x.img", "root"},
+		"an output in a folder":    {"-o", "root/x.img", "root"},
+		"an output in its folder":  {"-o", "out/x.img", "."},
+		"a folder as the output":   {"-o", "out", "root", "--allow-missing", "nonesuch-program"},
+		"a full disk":              {"-o", "/dev/full", "root", "--allow-missing", "nonesuch-program"},
+		"no folder for the output": {"-o", "none/x.img", "root", "--allow-missing", "nonesuch-program"},
+	} {
+		cmd := exec.Command(program, append([]string{"initramfs"}, args...)...)
+		cmd.Dir = dir
+		out, err := cmd.CombinedOutput()
+		if err == nil || len(out) == 0 {
+			t.Errorf("%s: no error: %s", what, out)
+		}
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, "out/x.img")); err != nil || string(b) != "before" {
+		t.Errorf("the image that was there is %q, %v", b, err)
+	}
+	left, err := filepath.Glob(filepath.Join(dir, "*/.*"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left are %v, %v", left, err)
+	}
+}
+
+func TestInitramfsListAndVerify(t *testing.T) {
+	dir := shared(t)
+	writeFiles(t, dir, map[string]string{"Procfile": "a: /init\n", "root/init": aProgram, "root/bin/broken": "#!/none\n"})
+	run := func(args ...string) (string, int) {
+		cmd := exec.Command(program, append([]string{"initramfs"}, args...)...)
+		cmd.Dir = dir
+		out, _ := cmd.CombinedOutput()
+		return string(out), cmd.ProcessState.ExitCode()
+	}
+	if out, code := run("-o", "x.img", "root", "--entries", "/dev/null", "--microcode", "none"); code != 1 || !strings.Contains(out, "read microcode: ") {
+		t.Errorf("microcode that is not there: %d, %s", code, out)
+	}
+	writeFiles(t, dir, map[string]string{"AuthenticAMD.bin": "code"})
+	if out, code := run("-o", "x.img", "root", "--microcode", "AuthenticAMD.bin"); code != 0 || !strings.Contains(out, "note: /bin/broken: it needs interpreter /none") {
+		t.Errorf("make it: %d, %s", code, out)
+	}
+	out, code := run("--list", "x.img")
+	for _, want := range []string{
+		`^# at byte 0: microcode, 4 names$`, `^# at byte \d+: an archive, gzip, \d+ names$`, `^crw------- +0 +0 +5, 1 /dev/console$`, `^drwxrwxrwt +0 +0 +0 /tmp$`,
+		`^-rwxr-xr-x +0 +0 +8 /bin/broken$`, `^lrwxrwxrwx +0 +0 +0 /var/run -> ../run$`, `^-rw-r--r-- +0 +0 +4 /kernel/x86/microcode/AuthenticAMD.bin$`,
+	} {
+		if !regexp.MustCompile("(?m)" + want).MatchString(out) {
+			t.Errorf("the list has no line %s:\n%s", want, out)
+		}
+	}
+	if code != 0 {
+		t.Errorf("--list ended with %d", code)
+	}
+	if out, code := run("--verify", "x.img"); code != 1 || out != "x.img: /bin/broken: it needs interpreter /none, which is not found\n" {
+		t.Errorf("--verify: %d, %s", code, out)
+	}
+	if err := os.Remove(filepath.Join(dir, "root/bin/broken")); err != nil {
+		t.Fatal(err)
+	}
+	if out, code := run("-o", "x.img", "root", "--compress", "none"); code != 0 {
+		t.Errorf("make it again: %s", out)
+	}
+	if out, code := run("--verify", "x.img"); code != 0 || !strings.HasPrefix(out, "x.img: good, ") {
+		t.Errorf("--verify of a good one: %d, %s", code, out)
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "x.img"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, damaged := range map[string][]byte{"cut": data[:len(data)/2], "junk": slices.Concat(data, []byte("junk")), "nothing": nil} {
+		if err := os.WriteFile(filepath.Join(dir, "bad.img"), damaged, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for _, flag := range []string{"--list", "--verify"} {
+			if out, code := run(flag, "bad.img"); code != 1 || !strings.HasPrefix(out, "pazinit: read bad.img: ") {
+				t.Errorf("%s of %s: %d, %s", flag, what, code, out)
+			}
+		}
+	}
+	if out, code := run("--verify", "x.img", "-o", "y"); code != 2 || !strings.Contains(out, "go with nothing else") {
+		t.Errorf("--verify and -o: %d, %s", code, out)
+	}
+	if out, code := run("--module"); code != 2 {
+		t.Errorf("a flag without its value: %d, %s", code, out)
+	}
+}
+
+// The flags that the program takes are those that the help shows.
+func TestInitramfsFlags(t *testing.T) {
+	help, err := exec.Command(program, "initramfs", "-h").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var o imageOrder
+	fs := imageFlagSet(&o)
+	for _, m := range regexp.MustCompile(`(?m)^  (?:-(\w), )?--([a-z-]+)`).FindAllStringSubmatch(string(help), -1) {
+		if m[2] == "help" {
+			continue
+		}
+		if fs.Lookup(m[2]) == nil || m[1] != "" && fs.Lookup(m[1]) == nil {
+			t.Errorf("the help has --%s, which is no flag", m[2])
+		}
+	}
+	for _, name := range []string{"file", "module", "list", "verify", "entries", "init"} {
+		if !strings.Contains(string(help), "--"+name) {
+			t.Errorf("the help lacks --%s:\n%s", name, help)
+		}
+	}
+}
+
+// The shop, with all that it needs of this machine.
+func TestInitramfsShop(t *testing.T) {
+	root, err := rig.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(root, "out/shop/bin/shop")); err != nil {
+		t.Fatalf("make shop builds it: %v", err)
+	}
+	m, out := imageOf(t, root, "-c", "examples/shop/pazinit.yaml")
+	if m == nil {
+		t.Fatal(out)
+	}
+	for _, name := range []string{"/etc/pazinit/Procfile", "/etc/pazinit/redis.conf", "/etc/pazinit/nginx.conf", "/out/shop/bin/shop", "/out/shop/redis", "/out/shop/nginx", "/usr/bin/redis-server", "/usr/sbin/nginx", "/bin/sh", "/usr/bin/sleep", "/init"} {
+		if reads(t, m, name) == "none" {
+			t.Errorf("%s is not in the image; it said\n%s", name, out)
+		}
+	}
+	if p := m.Check(); len(p) > 0 {
+		t.Errorf("Check says %v", p)
+	}
+}
