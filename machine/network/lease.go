@@ -249,7 +249,7 @@ func (l *Lease) expired(now time.Duration) bool { return l.Expiry != 0 && now >=
 // sane says whether a lease that was kept in a file can be one.
 func (l *Lease) sane() bool {
 	if !l.Address.IsValid() || !l.Address.Addr().Is4() || !usableHost(l.Address) || !usableAddr(l.Server) ||
-		len(l.Routes) > maxRoutes || len(l.DNS) > maxServers || len(l.Search) > maxDomains {
+		l.Renew < 0 || l.Renew > l.Rebind || l.Rebind > l.Expiry || len(l.Routes) > maxRoutes || len(l.DNS) > maxServers || len(l.Search) > maxDomains {
 		return false
 	}
 	for _, r := range l.Routes {

@@ -41,6 +41,12 @@ func TestMain(m *testing.M) {
 	for _, a := range os.Args[1:] {
 		fuzzing = fuzzing || strings.HasPrefix(a, "-test.fuzz=") || strings.HasPrefix(a, "-test.fuzzworker")
 	}
+	if os.Getenv(insideVar) != "" && os.Geteuid() == 0 { // its mounts are nobody else's
+		if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
 	if os.Geteuid() != 0 || fuzzing || os.Getenv(insideVar) != "" {
 		os.Exit(m.Run())
 	}
@@ -52,7 +58,7 @@ func TestMain(m *testing.M) {
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Env = append(os.Environ(), insideVar+"="+ns)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	runtime.LockOSThread()
 	err = cmd.Run()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
@@ -464,3 +470,42 @@ func (w *removals) removed() int {
 }
 
 func (w *removals) close() { w.f.Close() }
+
+// until waits until the state in the file is so.
+func (r *running) until(so func(State) bool) State {
+	r.t.Helper()
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err == nil {
+		_, err = unix.InotifyAddWatch(fd, r.dir, unix.IN_MOVED_TO)
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "inotify")
+	defer f.Close()
+	if err := f.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		r.t.Fatal(err)
+	}
+	buf := make([]byte, 4096)
+	for {
+		if s := r.state(); so(s) {
+			return s
+		}
+		if _, err := f.Read(buf); err != nil {
+			r.t.Fatalf("%v; state %+v", err, r.state())
+		}
+	}
+}
+
+// outlives waits until the first device's lease ends later than at a time, and
+// that time is past.
+func (r *running) outlives(end time.Duration) {
+	r.t.Helper()
+	r.until(func(s State) bool {
+		l := s.Interfaces[0].Lease
+		if l == nil {
+			r.t.Fatal("the lease is lost")
+		}
+		return l.Expiry > end && boottime() > end
+	})
+}

@@ -1,12 +1,17 @@
 package network
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -481,5 +486,204 @@ func TestHostileServer(t *testing.T) {
 		if m := <-s.seen; m.MessageType() == dhcpv4.MessageTypeRequest && !m.RequestedIPAddress().Equal([]byte{192, 0, 2, 50}) {
 			t.Errorf("asked for %s", m.RequestedIPAddress())
 		}
+	}
+}
+
+// advertise sends a router's advertisement: a network to make addresses of, and
+// the router itself as the way to everywhere (RFC 4861, 4.2).
+func (p *peer) advertise(prefix netip.Prefix) {
+	p.t.Helper()
+	from := []byte{0xfe, 0x80, 15: 1}
+	to := []byte{0xff, 0x02, 15: 1}
+	ra := []byte{134, 0, 0, 0, 64, 0, 0, 30, 0, 0, 0, 0, 0, 0, 0, 0}
+	ra = append(ra, 3, 4, byte(prefix.Bits()), 0xc0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0)
+	ra = append(ra, prefix.Masked().Addr().AsSlice()...)
+	head := append([]byte{0x60, 0, 0, 0, 0, byte(len(ra)), unix.IPPROTO_ICMPV6, 255}, from...)
+	head = append(head, to...)
+	check := ^sum(uint32(sum(uint32(len(ra)+unix.IPPROTO_ICMPV6), head[8:])), ra)
+	ra[2], ra[3] = byte(check>>8), byte(check)
+	p.do(func() error {
+		f, err := packetSocket(p.link.index, unix.ETH_P_IPV6, nil)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return broadcast(f, p.link.index, unix.ETH_P_IPV6, append(head, ra...))
+	})
+}
+
+func TestRouterAdvertisement(t *testing.T) {
+	p := wire(t, "ra0")
+	yes, no := true, false
+	r := start(t, Config{Interfaces: []Interface{{Name: "ra0", IPv6RA: &yes}}}, "")
+	// A device takes advertisements once it has an address of the link.
+	linkLocal := func() bool {
+		all, err := addresses()
+		if err != nil {
+			t.Fatal(err)
+		}
+		index := find(t, "ra0").index
+		for _, a := range all {
+			if a.index == index && a.prefix.Addr().IsLinkLocalUnicast() && !a.tentative {
+				return true
+			}
+		}
+		return false
+	}
+	w, err := watch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.close()
+	for !linkLocal() {
+		select {
+		case <-w.changed:
+		case <-time.After(patience):
+			t.Fatal("no address of the link")
+		}
+	}
+	if r.isUp() {
+		t.Error("up without an address")
+	}
+	p.advertise(netip.MustParsePrefix("2001:db8:7::/64"))
+	r.hears("network is up")
+	if got := routes(t, "ra0"); got["default via fe80::1"] != unix.RTPROT_RA {
+		t.Errorf("routes = %v", got)
+	}
+	r.stop()
+	r = start(t, Config{Interfaces: []Interface{{Name: "ra0", IPv6RA: &no}}}, "")
+	r.hears("network is up")
+	if b, err := os.ReadFile("/proc/sys/net/ipv6/conf/ra0/accept_ra"); string(b) != "0\n" {
+		t.Errorf("accept_ra = %q, %v", b, err)
+	}
+}
+
+// other starts somebody else's DHCP server on the other side.
+func (p *peer) other(argv ...string) {
+	p.t.Helper()
+	path, err := exec.LookPath(argv[0])
+	rig.Need(p.t, argv[0], err)
+	argv[0] = path
+	cmd := exec.Command("nsenter", append([]string{fmt.Sprintf("--net=/proc/%d/fd/%d", os.Getpid(), p.ns.Fd()), "--"}, argv...)...)
+	cmd.Dir = p.t.TempDir()
+	out := &strings.Builder{}
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+		if p.t.Failed() {
+			p.t.Logf("%s: %s", argv[0], out)
+		}
+	})
+}
+
+func TestUdhcpd(t *testing.T) {
+	p := wire(t, "ud0")
+	p.do(func() error { return setAddress(p.link, netip.MustParsePrefix("192.0.2.1/24"), 0) })
+	dir := t.TempDir()
+	conf := filepath.Join(dir, "conf")
+	err := os.WriteFile(conf, []byte("start 192.0.2.20\nend 192.0.2.30\ninterface p\nlease_file "+dir+"/leases\npidfile "+dir+"/pid\nmin_lease 2\n"+
+		"option subnet 255.255.255.0\noption router 192.0.2.1\noption dns 192.0.2.53\noption domain example.org\noption lease 6\noption mtu 1300\n"+
+		"option staticroutes 10.0.0.0/8 192.0.2.2, 0.0.0.0/0 192.0.2.3\n"), 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dir+"/leases", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p.other("busybox", "udhcpd", "-f", conf)
+	r := start(t, dhcp("ud0"), "")
+	r.hears("network is up")
+	s := r.state()
+	l := s.Interfaces[0].Lease
+	if l == nil || l.MTU != 1300 || len(l.Routes) != 2 || len(l.DNS) != 1 || !slices.Equal(l.Search, []string{"example.org"}) {
+		t.Fatalf("lease = %+v", l)
+	}
+	if got := routes(t, "ud0"); got["default via 192.0.2.3"] != byDHCP || got["10.0.0.0/8 via 192.0.2.2"] != byDHCP {
+		t.Errorf("routes = %v", got)
+	}
+	r.outlives(l.Expiry)
+	if got := have(t, "ud0"); got != l.Address.String() {
+		t.Errorf("address = %q, was %s", got, l.Address)
+	}
+}
+
+func TestDnsmasq(t *testing.T) {
+	p := wire(t, "dm0")
+	p.do(func() error { return setAddress(p.link, netip.MustParsePrefix("192.0.2.1/24"), 0) })
+	p.other("dnsmasq", "-d", "-C", "/dev/null", "-p", "0", "-i", "p", "-z", "--user=root", "--leasefile-ro",
+		"--dhcp-range=192.0.2.20,192.0.2.30,2m", "--dhcp-authoritative", "--dhcp-option=option:domain-search,example.org,example.net")
+	c := dhcp("dm0")
+	c.Hostname = "vm7"
+	r := start(t, c, "")
+	r.hears("network is up")
+	s := r.state()
+	if l := s.Interfaces[0].Lease; l == nil || len(l.Routes) != 1 || !slices.Equal(l.Search, []string{"example.org", "example.net"}) {
+		t.Errorf("lease = %+v", l)
+	}
+	r.stop()
+	r = start(t, c, r.dir)
+	r.hears("has " + s.Interfaces[0].Lease.Address.String())
+	r.until(func(s State) bool { return s.Interfaces[0].DHCP == bound.String() })
+}
+
+// The process, as PID 1 starts it.
+func TestMainProcess(t *testing.T) {
+	needNetwork(t)
+	dir := t.TempDir()
+	conf := filepath.Join(dir, "network.json")
+	run := func(args ...string) (*exec.Cmd, *bufio.Reader, *strings.Builder) {
+		t.Helper()
+		cmd := exec.Command("/proc/self/exe", args...)
+		cmd.Env = append(os.Environ(), mainVar+"=1")
+		errs := &strings.Builder{}
+		cmd.Stderr = errs
+		out, err := cmd.StdoutPipe()
+		if err == nil {
+			err = cmd.Start()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cmd, bufio.NewReader(out), errs
+	}
+	for text, want := range map[string]string{
+		`{"interfaces": [{"name": "a b"}]}`: `pazinit: configure network: interface "a b"`,
+		`{"interface": []}`:                 `unknown field "interface"`,
+		`{`:                                 "unexpected EOF",
+	} {
+		if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		cmd, _, errs := run(conf)
+		if cmd.Wait(); cmd.ProcessState.ExitCode() != 1 || !strings.Contains(errs.String(), want) {
+			t.Errorf("%s: %v, %q", text, cmd.ProcessState, errs)
+		}
+	}
+	if cmd, _, errs := run(); cmd.Wait() == nil || cmd.ProcessState.ExitCode() != 2 {
+		t.Errorf("without a file: %v, %q", cmd.ProcessState, errs)
+	}
+	if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount("/run", unix.MNT_DETACH) })
+	if err := os.WriteFile(conf, []byte(`{"interfaces": [{"name": "nowhere0", "optional": true}]}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd, out, errs := run(conf)
+	if line, err := out.ReadString('\n'); line != "network: network is up\n" {
+		t.Errorf("it says %q, %v, %q", line, err, errs)
+	}
+	if _, err := os.Stat("/run/pazinit/" + StateUp); err != nil {
+		t.Error(err)
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if cmd.Wait(); cmd.ProcessState.ExitCode() != 0 {
+		t.Errorf("after SIGTERM: %v, %q", cmd.ProcessState, errs)
 	}
 }
