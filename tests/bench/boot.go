@@ -3,10 +3,8 @@ package main
 import (
 	"bufio"
 	"context"
-	"debug/elf"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -28,16 +26,20 @@ import (
 // worker is /bin/boot, of c/boot.c.
 type initial struct {
 	name  string
-	files map[string]string // contents, those with #! are executable
+	root  string            // the folder that its programs and their libraries are from
+	bring map[string]string // those programs, by where they go
+	files map[string]string // contents; those that begin with #! are executable
 	links map[string]string // symbolic links
-	bring map[string]string // files of this machine, with their libraries
+	// busybox says that it needs /bin/busybox.
+	busybox bool
 	// powers says that it knows how to power off.
 	powers bool
+	// made makes its image instead.
+	made func(out string) error
 }
 
 // mounts are those of an init that gives its workers what they are used to.
-const mounts = `#!/bin/busybox sh
-b=/bin/busybox
+const mounts = `b=/bin/busybox
 $b mount -t proc -o nosuid,noexec,nodev proc /proc
 $b mount -t sysfs -o nosuid,noexec,nodev sysfs /sys
 $b mount -t devtmpfs -o nosuid devtmpfs /dev
@@ -53,114 +55,88 @@ $b ifconfig lo up
 
 // initials are those that are compared; the ratios are to the first one.
 func (b *bench) initials(cache string) []initial {
-	busybox, runit := qemu.Busybox(cache, qemu.AMD64), filepath.Join(cache, "amd64/runit")
-	with := func(script string) map[string]string {
-		return map[string]string{
-			"/etc/runit/1": "#!/bin/busybox sh\n" + script,
-			"/etc/runit/2": "#!/bin/busybox sh\nexec /bin/runsvdir /etc/service\n",
-			"/etc/runit/3": "#!/bin/busybox sh\n/bin/sv -w 10 force-stop /etc/service/w\n",
+	runit := func(script string) initial {
+		return initial{
+			root:    filepath.Join(cache, "amd64/runit"),
+			bring:   map[string]string{"/init": "/sbin/runit", "/bin/runsvdir": "/usr/bin/runsvdir", "/bin/runsv": "/usr/bin/runsv", "/bin/sv": "/usr/bin/sv"},
+			links:   map[string]string{"/etc/service/w/run": "/bin/boot"},
+			busybox: true,
+			files: map[string]string{
+				"/etc/runit/1": "#!/bin/busybox sh\n" + script,
+				"/etc/runit/2": "#!/bin/busybox sh\nexec /bin/runsvdir /etc/service\n",
+				"/etc/runit/3": "#!/bin/busybox sh\n/bin/sv -w 10 force-stop /etc/service/w\n",
+			},
+			powers: true,
 		}
 	}
-	runits := map[string]string{"/init": runit + "/sbin/runit", "/bin/busybox": busybox}
-	for _, name := range []string{"runsvdir", "runsv", "sv"} {
-		runits["/bin/"+name] = runit + "/usr/bin/" + name
-	}
-	service := map[string]string{"/etc/service/w/run": "/bin/boot"}
-	return []initial{
-		{name: "busybox init", powers: true, bring: map[string]string{"/init": busybox},
-			files: map[string]string{"/etc/inittab": "::once:/bin/boot\n"}},
-		{name: "busybox init, mounts", powers: true, bring: map[string]string{"/bin/busybox": busybox}, links: map[string]string{"/init": "/bin/busybox"},
-			files: map[string]string{"/etc/inittab": "::sysinit:/etc/rc\n::once:/bin/boot\n", "/etc/rc": mounts}},
-		{name: "runit", powers: true, bring: runits, links: service, files: with("")},
-		{name: "runit, mounts", powers: true, bring: runits, links: service, files: with(strings.TrimPrefix(mounts, "#!/bin/busybox sh\n"))},
+	list := []initial{
+		{
+			name: "busybox init", powers: true, busybox: true, links: map[string]string{"/init": "/bin/busybox"},
+			files: map[string]string{"/etc/inittab": "::once:/bin/boot\n"},
+		},
+		{
+			name: "busybox init, mounts", powers: true, busybox: true, links: map[string]string{"/init": "/bin/busybox"},
+			files: map[string]string{"/etc/inittab": "::sysinit:/etc/rc\n::once:/bin/boot\n", "/etc/rc": "#!/bin/busybox sh\n" + mounts},
+		},
+		runit(""), runit(mounts),
 		{name: "the worker itself", powers: true, links: map[string]string{"/init": "/bin/boot"}},
-		{name: "plain Go", bring: map[string]string{"/init": b.bootGo}},
-		{name: "pazinit, busybox's mounts", powers: true, bring: map[string]string{"/bin/pazinit": b.pazinit, "/bin/busybox": busybox},
-			files: map[string]string{
-				"/init":             mounts + "exec pazinit run -c /etc/pazinit.yaml --log-format plain\n",
-				"/etc/pazinit.yaml": "on_end: poweroff\napplications: {app: {workers: {w: {run: /bin/boot, args: ['15']}}}}\n",
-			}},
+		{name: "plain Go", root: b.dir, bring: map[string]string{"/init": "/boot-go"}},
+		{name: "pazinit", powers: true, made: func(out string) error { return b.bootImage(b.pazinit, out) }},
 	}
+	list[2].name, list[3].name = "runit", "runit, mounts"
+	if b.against != "" {
+		list = append(list, initial{name: "pazinit -against", powers: true, made: func(out string) error { return b.bootImage(b.against, out) }})
+	}
+	return list
+}
+
+// bootImage has pazinit make its image by itself.
+func (b *bench) bootImage(pazinit, out string) error {
+	config := filepath.Join(b.dir, "pazinit.yaml")
+	if err := os.WriteFile(config, []byte("applications: {app: {workers: {w: {run: /bin/boot}}}}\n"), 0o600); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(b.ctx, pazinit, "initramfs", "-c", config, "--file", b.boot+":/bin/boot", "--compress", "none", "-o", out)
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w\n%s", err, text)
+	}
+	return nil
 }
 
 // image makes what the kernel unpacks.
-func (b *bench) image(in initial, path string) (size int64, err error) {
-	m := initramfs.New()
-	add := func(name string, n *initramfs.Node) { err = errors.Join(err, m.Add(name, n)) }
-	for _, dir := range []string{"/proc", "/sys", "/dev", "/run", "/tmp", "/etc"} {
-		add(dir, initramfs.Folder(0o755))
+func (b *bench) image(in initial, busybox, out string) error {
+	if in.made != nil {
+		return in.made(out)
 	}
-	add("/dev/console", initramfs.Char(0o600, 5, 1))
-	add("/dev/null", initramfs.Char(0o666, 1, 3))
+	m := initramfs.New()
+	err := errors.Join(m.AddBase(), m.AddFile(b.boot, "/bin/boot"))
 	for name, text := range in.files {
 		mode := uint32(0o644)
 		if strings.HasPrefix(text, "#!") {
 			mode = 0o755
 		}
-		add(name, initramfs.Data(mode, []byte(text)))
+		err = errors.Join(err, m.Add(name, initramfs.Data(mode, []byte(text))))
 	}
 	for name, to := range in.links {
-		add(name, initramfs.Symlink(to))
+		err = errors.Join(err, m.Add(name, initramfs.Symlink(to)))
 	}
-	bring := map[string]string{"/bin/boot": b.boot}
+	if in.busybox {
+		err = errors.Join(err, m.AddFile(busybox, "/bin/busybox"))
+	}
 	for name, file := range in.bring {
-		bring[name] = file
-		needs, e := libraries(file)
+		err = errors.Join(err, m.AddFile(filepath.Join(in.root, file), name))
+		lacking, e := m.AddNeeded(name, initramfs.Search{Root: &initramfs.Root{Dir: in.root}})
 		err = errors.Join(err, e)
-		for name, file := range needs {
-			bring[name] = file
+		for _, l := range lacking {
+			err = errors.Join(err, l)
 		}
 	}
-	for name, file := range bring {
-		data, e := os.ReadFile(file)
-		err = errors.Join(err, e)
-		add(name, initramfs.Data(0o755, data))
-	}
-	if err != nil {
-		return 0, err
-	}
-	f, err := os.Create(path)
-	if err != nil {
-		return 0, err
+	f, e := os.Create(out)
+	if err = errors.Join(err, e); err != nil {
+		return err
 	}
 	defer f.Close()
-	if err := m.Write(f); err != nil {
-		return 0, err
-	}
-	st, err := f.Stat()
-	if err != nil {
-		return 0, err
-	}
-	return st.Size(), f.Close()
-}
-
-// libraries are those that a program of a Debian folder is linked with, and its
-// interpreter: where they are by where they belong.
-func libraries(file string) (map[string]string, error) {
-	f, err := elf.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	names, err := f.ImportedLibraries()
-	if err != nil || len(names) == 0 {
-		return nil, err
-	}
-	root := filepath.Dir(file)
-	for root != "/" && !exists(filepath.Join(root, "lib64")) {
-		root = filepath.Dir(root)
-	}
-	const dir = "/lib/x86_64-linux-gnu/"
-	out := map[string]string{"/lib64/ld-linux-x86-64.so.2": filepath.Join(root, dir, "ld-linux-x86-64.so.2")}
-	for _, name := range names {
-		out[dir+name] = filepath.Join(root, dir, name)
-	}
-	return out, nil
-}
-
-func exists(file string) bool {
-	_, err := os.Stat(file)
-	return !errors.Is(err, fs.ErrNotExist)
+	return errors.Join(m.Write(f), f.Close())
 }
 
 // A booted machine has told this.
@@ -185,9 +161,8 @@ const bootLimit = time.Minute
 func (b *bench) machine(kernel, initrd string, mem int, powers bool) (out booted, err error) {
 	ctx, cancel := context.WithTimeout(b.ctx, bootLimit)
 	defer cancel()
-	args := qemu.Args(qemu.Config{Arch: qemu.AMD64, Kernel: kernel, Accel: b.accel}, initrd)
-	args = append(args, "-m", strconv.Itoa(mem), "-serial", "stdio")
-	cmd := exec.CommandContext(ctx, qemu.AMD64.Program, args...)
+	args := qemu.Args(qemu.Config{Arch: qemu.AMD64, Kernel: kernel, Accel: b.accel, Memory: mem}, initrd)
+	cmd := exec.CommandContext(ctx, qemu.AMD64.Program, append(args, "-serial", "stdio")...)
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	pipe, err := cmd.StdoutPipe()
@@ -282,11 +257,14 @@ func (b *bench) bootMachines() error {
 	var sizes, start, free, available, off series
 	initrd := func(in initial) string { return filepath.Join(b.dir, strings.ReplaceAll(in.name, " ", "-")+".cpio") }
 	for _, in := range list {
-		size, err := b.image(in, initrd(in))
-		if err != nil {
+		if err := b.image(in, qemu.Busybox(cache, qemu.AMD64), initrd(in)); err != nil {
 			return fmt.Errorf("make the image of %s: %w", in.name, err)
 		}
-		sizes.add(in.name, float64(size)/1e6)
+		st, err := os.Stat(initrd(in))
+		if err != nil {
+			return err
+		}
+		sizes.add(in.name, float64(st.Size())/1e6)
 	}
 	const memory = 128
 	for range 3 * b.rounds {
