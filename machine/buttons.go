@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"unsafe"
@@ -65,7 +66,7 @@ func buttons(dev string, wanted func(fd int) bool, pressed func(Key)) (func(), e
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		for b.wait() {
+		for b.turn() {
 		}
 		b.close()
 	}()
@@ -152,6 +153,18 @@ func (b *buttonWatch) open1(dir, name string) {
 		return
 	}
 	b.devices[name] = fd
+}
+
+// turn is one wait; a fault of ours, or of who is told, costs what was pressed
+// and nothing else.
+func (b *buttonWatch) turn() (goOn bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			fmt.Fprintf(os.Stderr, "pazinit: bug: buttons: %v\n%s", p, debug.Stack())
+			goOn = true
+		}
+	}()
+	return b.wait()
 }
 
 // wait handles what happens next, and says whether to go on.

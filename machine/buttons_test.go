@@ -126,6 +126,39 @@ func TestButtons(t *testing.T) {
 	}
 }
 
+// TestButtonsGoOn has the one who is told fail, which is said, and tells again.
+func TestButtonsGoOn(t *testing.T) {
+	dev := t.TempDir()
+	keys := make(chan Key)
+	first := true
+	stop, err := buttons(dev, func(int) bool { return true }, func(k Key) {
+		if first {
+			first = false
+			panic("a fault on purpose, and its stack:")
+		}
+		keys <- k
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	f := plug(t, filepath.Join(dev, "input/event0"))
+	defer f.Close()
+	send(t, f, event(evKey, 116, 1))
+	// Not in the same read: that one is lost.
+	for waits := true; waits; {
+		n, err := unix.IoctlGetInt(int(f.Fd()), unix.TIOCINQ)
+		if err != nil {
+			t.Fatal(err)
+		}
+		waits = n > 0
+	}
+	send(t, f, event(evKey, 0x198, 1))
+	if k := next(t, keys); k != KeyRestart {
+		t.Errorf("after a fault: %s, want restart", k)
+	}
+}
+
 func TestButtonsWithoutDev(t *testing.T) {
 	if _, err := buttons(filepath.Join(t.TempDir(), "none"), hasButtons, func(Key) {}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("without /dev: %v", err)

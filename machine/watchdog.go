@@ -16,7 +16,8 @@ import (
 // Documentation/watchdog/watchdog-api.rst
 type Watchdog struct {
 	// Say is told what is worth a line: that nobody answers, that feeding is
-	// refused. It is set before [Watchdog.Run] and may be nil.
+	// refused. It is called in a goroutine of its own, for a console can block; it
+	// is set before [Watchdog.Run] and may be nil.
 	Say func(error)
 
 	name    string
@@ -103,9 +104,9 @@ func (w *Watchdog) Run(alive func() bool) {
 	var asked chan bool // nil: nobody is being asked
 	fed, told := time.Now(), false
 	hungry := func(what string) {
-		if !told && w.Say != nil {
-			w.Say(fmt.Errorf("the supervisor %s: the watchdog bites in %v", what,
-				max(w.Timeout()-time.Since(fed), 0).Round(time.Second)))
+		if !told {
+			w.say("the supervisor %s: the watchdog bites in %v", what,
+				max(w.Timeout()-time.Since(fed), 0).Round(time.Second))
 		}
 		told = true
 	}
@@ -137,12 +138,16 @@ func (w *Watchdog) Run(alive func() bool) {
 	}
 }
 
+func (w *Watchdog) say(format string, args ...any) {
+	if w.Say != nil {
+		go w.Say(fmt.Errorf(format, args...))
+	}
+}
+
 func (w *Watchdog) ask(alive func() bool, answer chan<- bool) {
 	defer func() {
 		if p := recover(); p != nil {
-			if w.Say != nil {
-				w.Say(fmt.Errorf("bug: %v\n%s", p, debug.Stack()))
-			}
+			w.say("bug: %v\n%s", p, debug.Stack())
 			answer <- false
 		}
 	}()

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -53,8 +54,13 @@ func TestWatchdogRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &dog{}
 		w := newWatchdog(-1, 10*time.Second, d.control)
+		var mu sync.Mutex
 		var said []string
-		w.Say = func(err error) { said = append(said, err.Error()) }
+		w.Say = func(err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			said = append(said, err.Error())
+		}
 		var answer atomic.Pointer[func() bool]
 		set := func(f func() bool) { answer.Store(&f) }
 		set(func() bool { return true })
@@ -96,7 +102,8 @@ func TestWatchdogRun(t *testing.T) {
 		set(func() bool { panic("broken") })
 		time.Sleep(12 * time.Second)
 		synctest.Wait()
-		if !d.bites() || len(said) < 4 || !strings.HasPrefix(said[0], "bug: broken\n") || !strings.Contains(said[0], "watchdog_test.go") {
+		text := strings.Join(said, "\n")
+		if !d.bites() || len(said) < 4 || !strings.Contains(text, "bug: broken\n") || !strings.Contains(text, "watchdog_test.go") {
 			t.Errorf("a question that panics: bites %t, %.300q", d.bites(), said)
 		}
 
