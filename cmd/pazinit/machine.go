@@ -400,6 +400,7 @@ func (h *host) startWatchdog() error {
 	}
 	h.watchdog = w
 	h.say("the watchdog %s bites after %v", w.Name(), w.Timeout())
+	w.Say = func(err error) { h.say("%v", err) }
 	go w.Run(func() bool {
 		s := h.alive.Load()
 		return s == nil || (*s).Alive()
