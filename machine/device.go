@@ -140,7 +140,7 @@ func (f finder) find(spec string, wait time.Duration, say func(string)) (device,
 			if wait < 0 {
 				say("waiting for " + spec)
 			} else {
-				say(fmt.Sprintf("waiting for %s, for %v at most", spec, wait))
+				say(fmt.Sprintf("waiting for %s, for %v at most", spec, about(wait)))
 			}
 			continue
 		}
@@ -157,6 +157,14 @@ func (f finder) find(spec string, wait time.Duration, say func(string)) (device,
 	}
 }
 
+// about rounds a time for people.
+func about(d time.Duration) time.Duration {
+	if d > time.Second {
+		return d.Round(time.Second)
+	}
+	return d.Round(time.Millisecond)
+}
+
 // inventory says what there is instead.
 func (f finder) inventory(wait time.Duration, hung map[string]bool) string {
 	var s strings.Builder
@@ -165,7 +173,7 @@ func (f finder) inventory(wait time.Duration, hung map[string]bool) string {
 		return "; " + err.Error()
 	}
 	if wait > 0 {
-		fmt.Fprintf(&s, " after %v", wait)
+		fmt.Fprintf(&s, " after %v", about(wait))
 	}
 	if len(all) == 0 {
 		s.WriteString("; there is no block device, is its driver loaded?")
