@@ -41,6 +41,19 @@ func (s *Supervisor) missing(in *instance) []string {
 	return out
 }
 
+// awaitConditions has the loop told of each that comes to hold.
+func (s *Supervisor) awaitConditions() {
+	for _, c := range s.opt.Conditions {
+		go func() {
+			select {
+			case <-c:
+				s.post(s.conditionHolds)
+			case <-s.done:
+			}
+		}()
+	}
+}
+
 // conditionHolds starts those that waited for it and for nothing else.
 func (s *Supervisor) conditionHolds() {
 	if s.end.began {

@@ -249,15 +249,6 @@ func (s *Supervisor) Run(ctx context.Context) (code int, err error) {
 		return 1, err
 	}
 	close(s.opened)
-	for _, c := range s.opt.Conditions {
-		go func() {
-			select {
-			case <-c:
-				s.post(s.conditionHolds)
-			case <-s.done:
-			}
-		}()
-	}
 	s.loop(ctx)
 	s.close()
 	return s.end.code, nil
@@ -362,6 +353,7 @@ func (s *Supervisor) loop(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	ended := ctx.Done()
+	s.awaitConditions()
 	s.autostart()
 	for {
 		now := time.Now()

@@ -30,6 +30,7 @@ type host struct {
 	watchdog *machine.Watchdog
 	buttons  func() // ends them
 	up       *netUp
+	dir      string // where the network's process says how it is
 	seed     string // the path of the entropy seed, "" for none
 	pressed  chan machine.Key
 	alive    atomic.Pointer[*pazinit.Supervisor] // whom the watchdog asks; nil: nobody yet
@@ -98,7 +99,7 @@ func initialPIDs() (initial, known bool) {
 // boot is the life of a machine's init. It returns only what there is nobody to
 // return it to.
 func (c *command) boot(args []string) int {
-	h := &host{c: c, args: args, up: newNetUp()}
+	h := &host{c: c, args: args, up: newNetUp(), dir: networkDir}
 	c.host = h
 	if err := h.run(bootSteps); err != nil {
 		return h.emergency(err)
@@ -311,6 +312,16 @@ func (h *host) mountAll() error {
 	}
 	if len(list) == 0 {
 		return nil
+	}
+	var modules []string
+	for _, m := range list {
+		// The kernel would ask modprobe(8) for it, which an image need not have.
+		if alias := "fs-" + m.Type; m.Type != "" && m.Type != "auto" && !slices.Contains(modules, alias) {
+			modules = append(modules, alias)
+		}
+	}
+	if len(modules) > 0 {
+		_ = machine.LoadModules(modules) // most are no modules; what is missing the mount says
 	}
 	return errors.Join(machine.MountAll(list, h.sayLine)...)
 }

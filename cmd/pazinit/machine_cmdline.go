@@ -1,8 +1,12 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/pazinit/pazinit/machine"
@@ -50,38 +54,53 @@ var kept = []string{"HOME", "LANG", "PATH", "TERM", "TZ"}
 // such as BOOT_IMAGE=/vmlinuz, and sets what every program expects.
 func (h *host) cleanEnvironment() error {
 	line, err := os.ReadFile("/proc/cmdline")
-	if err == nil {
-		words := " " + strings.Join(strings.Fields(string(line)), " ")
-		for _, kv := range os.Environ() {
-			key, _, _ := strings.Cut(kv, "=")
-			if !contains(kept, key) && strings.Contains(words, " "+key+"=") {
-				_ = os.Unsetenv(key)
-			}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil // then nothing is known to come of it
+	}
+	env := environment(os.Environ(), string(line), h.console)
+	os.Clearenv()
+	for _, kv := range env {
+		key, value, _ := strings.Cut(kv, "=")
+		if e := os.Setenv(key, value); e != nil && err == nil {
+			err = fmt.Errorf("set %q: %w", key, e)
 		}
 	}
-	for _, v := range [][2]string{
-		{"PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
-		{"HOME", "/"},
-		{"TERM", terminalType(h.console)},
-	} {
-		if os.Getenv(v[0]) == "" {
-			_ = os.Setenv(v[0], v[1])
-		}
-	}
-	// The kernel says TERM=linux whatever the console is (init/main.c).
-	if os.Getenv("TERM") == "linux" && terminalType(h.console) != "linux" && !strings.Contains(" "+string(line), " TERM=") {
-		_ = os.Setenv("TERM", terminalType(h.console))
-	}
-	return nil
+	return err
 }
 
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
+// environment is that of a machine, made of what init was started with.
+func environment(env []string, line, console string) []string {
+	words := strings.Fields(line)
+	given := func(key string) bool { // on the kernel's command line
+		return slices.ContainsFunc(words, func(w string) bool { return strings.HasPrefix(strings.TrimLeft(w, `"`), key+"=") })
+	}
+	value := map[string]string{}
+	var out, keys []string
+	for _, kv := range env {
+		key, v, ok := strings.Cut(kv, "=")
+		switch {
+		case !ok || key == "" || given(key) && !slices.Contains(kept, key):
+			continue
+		case key == "TERM" && v == "linux" && !given(key):
+			continue // the kernel says that whatever the console is (init/main.c)
+		}
+		keys = append(keys, key)
+		value[key] = v
+	}
+	for _, d := range [][2]string{
+		{"PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, {"HOME", "/"}, {"TERM", terminalType(console)},
+	} {
+		if value[d[0]] == "" {
+			keys = append(keys, d[0])
+			value[d[0]] = d[1]
 		}
 	}
-	return false
+	for i, key := range keys {
+		if slices.Index(keys, key) == i {
+			out = append(out, key+"="+value[key])
+		}
+	}
+	return out
 }
 
 // terminalType is what TERM should say of a console: the kernel's own terminals

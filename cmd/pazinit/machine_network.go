@@ -99,7 +99,7 @@ func (h *host) load() (*procfile.Config, error) {
 			return nil, procfile.Errors{{Position: a.Pos, What: "the application " + ownApp + " is pazinit's own where it makes the network", Meant: "another name"}}
 		}
 	}
-	file, err := writeNetwork(networkDir, &c)
+	file, err := writeNetwork(h.dir, &c)
 	if err != nil {
 		return nil, err
 	}

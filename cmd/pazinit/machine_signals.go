@@ -23,20 +23,26 @@ var machineSignals = map[unix.Signal]string{
 
 // signal is a signal to the init of a machine.
 func (h *host) signal(s *pazinit.Supervisor, i signals.Info) {
-	what := machineSignals[i.Signal]
-	from := unix.SignalName(i.Signal)
+	what, from := h.meaning(i)
 	switch {
-	case i.Signal == unix.SIGINT && !i.Sent():
-		what, from = h.cfg.Machine.CtrlAltDel, "Ctrl-Alt-Del"
-	case i.Signal == unix.SIGHUP && !i.Sent():
-		return // a terminal that hung up
-	case what == "":
+	case what != "":
+		if by := sender(i); by != "" {
+			from += " from " + by
+		}
+		h.press(s, from, what)
+	case i.Signal == unix.SIGHUP && !i.Sent(): // a terminal that hung up
+	default:
 		s.SignalFrom(i.Signal, sender(i))
-		return
-	case sender(i) != "":
-		from += " from " + sender(i)
 	}
-	h.press(s, from, what)
+}
+
+// meaning is what a signal does to the machine, "" for nothing, and what it is
+// called.
+func (h *host) meaning(i signals.Info) (what, from string) {
+	if i.Signal == unix.SIGINT && !i.Sent() {
+		return h.cfg.Machine.CtrlAltDel, "Ctrl-Alt-Del"
+	}
+	return machineSignals[i.Signal], unix.SignalName(i.Signal)
 }
 
 // press ends the machine as what says, which may be to ignore it.
@@ -70,7 +76,7 @@ func (h *host) listenButtons() error {
 // supervisor.
 func (h *host) supervising(s *pazinit.Supervisor) {
 	h.alive.Store(&s)
-	if err := h.up.watch(networkDir); err != nil {
+	if err := h.up.watch(h.dir); err != nil {
 		s.Log(err.Error())
 	}
 	go func() {
