@@ -398,12 +398,19 @@ func (r *Reaper) spawn(s *Spec, c *child) {
 		return
 	}
 	r.pids[pid] = c
-	if serr == nil {
-		for sig := unix.Signal(1); c.later != 0; sig++ {
-			if c.later&bit(sig) != 0 {
-				c.later &^= bit(sig)
-				_ = r.send(c, sig, true)
-			}
+	r.sendLater(c)
+}
+
+// sendLater signals a child that was started as it was to be before. Called with
+// mu held.
+func (r *Reaper) sendLater(c *child) {
+	if c.err != nil {
+		return
+	}
+	for sig := unix.Signal(1); c.later != 0; sig++ {
+		if c.later&bit(sig) != 0 {
+			c.later &^= bit(sig)
+			_ = r.send(c, sig, true)
 		}
 	}
 }
@@ -419,6 +426,10 @@ func (r *Reaper) rescueStart(c *child, pid int) {
 	case r.runs[c.run] != c:
 	case pid == 0 || c.exit != nil && c.err != nil:
 		delete(r.runs, c.run)
+		if c.pidfd >= 0 {
+			unix.Close(c.pidfd)
+			c.pidfd = -1
+		}
 		if !told(Failed) {
 			r.emit(Event{Kind: Failed, Run: c.run, PID: pid, At: time.Now(), Err: &StartError{Step: "start", Err: errPanic}})
 		}
@@ -432,6 +443,11 @@ func (r *Reaper) rescueStart(c *child, pid int) {
 		}
 		c.pid = pid
 		r.pids[pid] = c
+		select {
+		case r.wake <- struct{}{}:
+		default:
+		}
+		r.sendLater(c)
 	}
 }
 
