@@ -42,7 +42,7 @@ func TestParseFstab(t *testing.T) {
 		{line: "/dev/vdb /" + strings.Repeat("a/", 3000) + " ext4", err: "the kernel takes"},
 		{line: "/dev/vdb /a ext4 x-systemd.device-timeout=soon", err: "no time"},
 		{line: "/dev/vdb /a ext4 " + strings.Repeat("o", 5000), err: "5000 bytes"},
-		{line: "/img /a ext4 loop", err: "not understood"},
+		{line: "/img /a ext4 loop=/dev/loop0", err: "not understood"},
 		{line: "/a /b none remount", err: "not understood"},
 	} {
 		mounts, swaps, errs := parseFstab("f", "\n"+c.line+"\n")

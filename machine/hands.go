@@ -1,7 +1,9 @@
 package machine
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"runtime/debug"
 	"time"
 
@@ -39,14 +41,7 @@ func (e errHung) Timeout() bool { return true }
 // errHung; late is called if f comes back after that. Both may be nil.
 func within(limit time.Duration, hangs func(time.Duration), late func(error), f func() error) error {
 	done := make(chan error, 1)
-	go func() {
-		defer func() {
-			if p := recover(); p != nil {
-				done <- fmt.Errorf("bug: %v\n%s", p, debug.Stack())
-			}
-		}()
-		done <- f()
-	}()
+	go func() { done <- caught(f) }()
 	soon := time.NewTimer(limit / 10)
 	defer soon.Stop()
 	over := time.NewTimer(limit)
@@ -61,11 +56,34 @@ func within(limit time.Duration, hangs func(time.Duration), late func(error), f 
 			}
 		case <-over.C:
 			if late != nil {
-				go func() { late(<-done) }()
+				go func() { _ = caught(func() error { late(<-done); return nil }) }()
 			}
 			return errHung(limit)
 		}
 	}
 }
 
+// caught calls f; a panic becomes an error with its stack.
+func caught(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("bug: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return f()
+}
+
 func sayNothing(string) {}
+
+// inMachine says whether this process is the first of a machine, or else why
+// it must not do something to all of the machine.
+func inMachine() error {
+	if pid := os.Getpid(); pid != 1 {
+		return fmt.Errorf("this is process %d and not 1", pid)
+	}
+	// PROC_PID_INIT_INO of include/linux/proc_ns.h. No /proc: a machine early on.
+	if ns, err := os.Readlink("/proc/self/ns/pid"); err == nil && ns != "pid:[4026531836]" {
+		return errors.New("this is a container's process 1 and not a machine's")
+	}
+	return nil
+}

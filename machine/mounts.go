@@ -352,7 +352,18 @@ func (h hands) mountOne(f finder, m Mount, o options, wait time.Duration, say fu
 		if !strings.HasPrefix(m.Source, "/") {
 			return fmt.Errorf("what is bound is no absolute path")
 		}
-	case wantsDevice(m):
+	case wantsDevice(m), o.loop:
+		if o.loop {
+			if f.loopMounted(m) {
+				return nil
+			}
+			fd, path, err := openLoop(m.Source, o.flags&unix.MS_RDONLY != 0)
+			if err != nil {
+				return fmt.Errorf("attach a loop device: %w", err)
+			}
+			defer unix.Close(fd) // what is mounted keeps it
+			m.Source = path
+		}
 		d, err := f.find(m.Source, wait, say)
 		if err != nil {
 			return err
@@ -373,16 +384,31 @@ func (h hands) mountOne(f finder, m Mount, o options, wait time.Duration, say fu
 		return errors.New("no type, and no device that would tell it")
 	case m.Type == "9p" && !strings.Contains(","+o.data, ",trans="):
 		o.data = strings.TrimPrefix(o.data+",trans=virtio", ",")
-	case m.Type == "overlay":
-		if err := makeOverlayDirs(o.data); err != nil {
-			return err
-		}
 	}
 
-	fd, path, err := openTarget(m, o)
-	if err != nil {
+	limit := h.limit
+	if o.limit > 0 {
+		limit = o.limit
+	}
+	type place struct {
+		fd   int
+		path string
+	}
+	got := make(chan place, 1)
+	if err := within(limit, nil, nil, func() error {
+		if m.Type == "overlay" {
+			if err := makeOverlayDirs(o.data); err != nil {
+				return err
+			}
+		}
+		fd, path, err := openTarget(m, o)
+		got <- place{fd, path}
+		return err
+	}); err != nil {
 		return err
 	}
+	p := <-got
+	fd, path := p.fd, p.path
 	defer unix.Close(fd)
 	if kind := kindAt(path); kind != "" && (kind != m.Type || o.bind != 0) {
 		return fmt.Errorf("only %s is mounted on %s", kind, path)
@@ -396,10 +422,6 @@ func (h hands) mountOne(f finder, m Mount, o options, wait time.Duration, say fu
 		return nil
 	}
 
-	limit := h.limit
-	if o.limit > 0 {
-		limit = o.limit
-	}
 	// The folder itself and not its name, which may lead elsewhere by now.
 	target := "/proc/self/fd/" + strconv.Itoa(fd)
 	if unix.Access(target, unix.F_OK) != nil {
@@ -412,15 +434,11 @@ func (h hands) mountOne(f finder, m Mount, o options, wait time.Duration, say fu
 			func(err error) { say(fmt.Sprintf("mounting %s on %s has come back: %v", source, path, errText(err))) },
 			func() error { return h.mount(source, target, fstype, flags, data) })
 	}
-	fstype := m.Type
-	if o.bind != 0 {
-		fstype = ""
-	}
-	call := func() error { return mount(m.Source, fstype, o.bind|o.flags, o.data) }
+	call := func() error { return mount(m.Source, m.Type, o.flags, o.data) }
 	if o.bind != 0 {
 		call = func() error { return mount(m.Source, "", o.bind, "") }
 	}
-	err = call()
+	err := call()
 	if (m.Type == "virtiofs" || m.Type == "9p") && isLate(err) && wait != 0 {
 		err = h.retry(f, m, rest(begin, wait), say, call)
 	}
@@ -436,18 +454,20 @@ func (h hands) mountOne(f finder, m Mount, o options, wait time.Duration, say fu
 	}
 
 	// What follows is about the new mount: its name, not the folder below it.
-	if o.bind != 0 && o.flags != 0 {
-		if err := h.mount("", path, "", unix.MS_REMOUNT|unix.MS_BIND|o.flags, ""); err != nil {
-			_ = h.unmount(path, 0)
-			return fmt.Errorf("set its flags: %w", err)
+	return within(limit, nil, nil, func() error {
+		if o.bind != 0 && o.flags != 0 {
+			if err := h.mount("", path, "", unix.MS_REMOUNT|unix.MS_BIND|o.flags, ""); err != nil {
+				_ = h.unmount(path, 0)
+				return fmt.Errorf("set its flags: %w", err)
+			}
 		}
-	}
-	for _, flag := range o.after {
-		if err := h.mount("", path, "", flag, ""); err != nil {
-			return fmt.Errorf("set its propagation: %w", err)
+		for _, flag := range o.after {
+			if err := h.mount("", path, "", flag, ""); err != nil {
+				return fmt.Errorf("set its propagation: %w", err)
+			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 func errText(err error) string {
@@ -495,6 +515,70 @@ func explain(err error, m Mount) error {
 		return fmt.Errorf("not a good %s, or an option that it does not know, see the kernel's messages: %w", m.Type, err)
 	}
 	return err
+}
+
+// loopMounted says whether a file is mounted at its target already.
+func (f finder) loopMounted(m Mount) bool {
+	list, err := mountsOf()
+	if err != nil {
+		return false
+	}
+	for _, p := range list {
+		if name, ok := strings.CutPrefix(p.Source, "/dev/"); ok && p.Target == filepath.Clean(m.Target) {
+			if b, err := readBounded(f.sys+"/class/block/"+name+"/loop/backing_file", unix.PathMax+1); err == nil && strings.TrimSuffix(string(b), "\n") == filepath.Clean(m.Source) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// openLoop makes a block device of a file (Linux 5.8). It is one until the last
+// user closes it; the caller closes its own descriptor.
+func openLoop(file string, readOnly bool) (fd int, path string, err error) {
+	if !strings.HasPrefix(file, "/") {
+		return -1, "", fmt.Errorf("%q is no absolute path", file)
+	}
+	mode := unix.O_RDWR
+	if readOnly {
+		mode = unix.O_RDONLY
+	}
+	back, err := unix.Open(file, mode|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) {
+		mode = unix.O_RDONLY
+		back, err = unix.Open(file, mode|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	}
+	if err != nil {
+		return -1, "", fmt.Errorf("open %s: %w", file, err)
+	}
+	defer unix.Close(back)
+	control, err := unix.Open("/dev/loop-control", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, "", fmt.Errorf("open /dev/loop-control: %w", err)
+	}
+	defer unix.Close(control)
+	config := unix.LoopConfig{Fd: uint32(back), Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR}}
+	if mode == unix.O_RDONLY {
+		config.Info.Flags |= unix.LO_FLAGS_READ_ONLY
+	}
+	for range 16 { // somebody else may be quicker
+		n, err := unix.IoctlRetInt(control, unix.LOOP_CTL_GET_FREE)
+		if err != nil {
+			return -1, "", fmt.Errorf("get a free one: %w", err)
+		}
+		path = "/dev/loop" + strconv.Itoa(n)
+		if fd, err = unix.Open(path, mode|unix.O_CLOEXEC, 0); err != nil {
+			return -1, "", fmt.Errorf("open %s: %w", path, err)
+		}
+		if err = unix.IoctlLoopConfigure(fd, &config); err == nil {
+			return fd, path, nil
+		}
+		unix.Close(fd)
+		if !errors.Is(err, unix.EBUSY) {
+			return -1, "", fmt.Errorf("configure %s: %w", path, err)
+		}
+	}
+	return -1, "", fmt.Errorf("configure %s: %w", path, unix.EBUSY)
 }
 
 // wantsDevice says whether a block device is meant.

@@ -250,7 +250,7 @@ func TestMountAll(t *testing.T) {
 	label := fmt.Sprintf("m%d", os.Getpid())
 	relabel(t, img, label)
 	disk := loopDevice(t, img)
-	squash := loopDevice(t, image(t, "squashfs", 4096))
+	squash := image(t, "squashfs", 4096)
 	dir := scratch(t)
 	if err := os.WriteFile(dir+"/file", []byte("hello"), 0o644); err != nil {
 		t.Fatal(err)
@@ -258,7 +258,7 @@ func TestMountAll(t *testing.T) {
 	var s said
 	list := []Mount{
 		{Source: "LABEL=" + label, Target: dir + "/a b/disk", Options: []string{"noatime,nodev"}},
-		{Source: squash, Target: dir + "/squash", Type: "auto"}, // read-only by its kind
+		{Source: squash, Target: dir + "/squash", Type: "auto", Options: []string{"loop"}}, // read-only by its kind
 		{Source: "tmpfs", Target: dir + "/tmp", Type: "tmpfs", Options: []string{"size=1m", "mode=1777", "x-note=1"}},
 		{Source: dir + "/a b", Target: dir + "/bound", Type: "none", Options: []string{"rbind", "ro", "rslave"}},
 		{Source: dir + "/file", Target: dir + "/new/bound-file", Options: []string{"bind", "ro"}},
@@ -396,7 +396,9 @@ func TestMountErrors(t *testing.T) {
 		{Mount{Source: dir + "/missing", Target: dir + "/t", Options: []string{"bind"}}, "no such file"},
 		{Mount{Source: "srv:/x", Target: dir + "/t", Type: "nfs"}, "mount.nfs"},
 		{Mount{Source: "o", Target: dir + "/t", Type: "overlay", Options: []string{"upperdir=x"}}, "no absolute path"},
-		{Mount{Source: "tmpfs", Target: dir + "/t", Type: "tmpfs", Options: []string{"loop"}}, "not understood"},
+		{Mount{Source: "tmpfs", Target: dir + "/t", Type: "tmpfs", Options: []string{"offset=1"}}, "not understood"},
+		{Mount{Source: dir + "/none", Target: dir + "/t", Type: "ext2", Options: []string{"loop"}}, "attach a loop device: open " + dir + "/none: no such file"},
+		{Mount{Source: "none", Target: dir + "/t", Type: "ext2", Options: []string{"loop"}}, "no absolute path"},
 		{Mount{Source: "nobody", Target: dir + "/t", Type: "virtiofs"}, "virtiofs"},
 	} {
 		before, _ := mountsOf()
@@ -531,6 +533,41 @@ func TestMountHangs(t *testing.T) {
 	<-back
 	if !s.has("input/output error") {
 		t.Errorf("said %q", s.lines)
+	}
+}
+
+// A tag that is not there yet is tried again when the kernel says something.
+func TestMountLateTag(t *testing.T) {
+	if !inside(t, syscall.CLONE_NEWNS) {
+		return
+	}
+	dir := scratch(t)
+	f := finder{sys: "/sys", dev: dir + "/dev"}
+	if err := os.Mkdir(f.dev, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, fstype := range []string{"virtiofs", "9p"} {
+		tries, data := 0, ""
+		h := kernel
+		h.mount = func(source, target, fstype string, flags uintptr, d string) error {
+			if tries, data = tries+1, d; tries < 3 { // the second time, nobody has come for sure
+				return unix.EINVAL
+			}
+			return nil
+		}
+		var s said
+		errs := h.mountAll(f, []Mount{{Source: "tag", Target: dir + "/tag", Type: fstype, Wait: time.Minute}}, func(line string) {
+			s.say(line)
+			if err := os.WriteFile(f.dev+"/new-"+fstype, nil, 0o644); err != nil {
+				t.Error(err)
+			}
+		})
+		if len(errs) > 0 || tries != 3 || !s.has("waiting for the "+fstype+" tag tag") {
+			t.Errorf("%s: %v after %d tries, said %q", fstype, errs, tries, s.lines)
+		}
+		if want := map[string]string{"9p": "trans=virtio"}[fstype]; data != want {
+			t.Errorf("%s: options %q, want %q", fstype, data, want)
+		}
 	}
 }
 

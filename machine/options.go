@@ -19,6 +19,7 @@ type options struct {
 	remount    bool      // a word is about the file system or a flag
 	nofail     bool
 	noauto     bool
+	loop       bool          // a file is to be a device
 	network    bool          // _netdev
 	deviceWait time.Duration // x-systemd.device-timeout=, negative if not given
 	limit      time.Duration // x-systemd.mount-timeout=, 0 if not given
@@ -116,9 +117,11 @@ words:
 			o.nofail = true
 		case word == "noauto":
 			o.noauto = true
+		case word == "loop":
+			o.loop = true
 		case word == "_netdev":
 			o.network = true
-		case word == "remount", word == "move", k == "loop", k == "offset", k == "sizelimit":
+		case word == "remount", word == "move", k == "loop" && word != k, k == "offset", k == "sizelimit":
 			return o, fmt.Errorf("option %s is not understood here", word)
 		case k == "x-systemd.device-timeout":
 			if o.deviceWait, err = fstabTime(v); err != nil {

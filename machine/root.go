@@ -76,8 +76,8 @@ func SwitchRoot(r Root) error {
 	if r.Exec != nil {
 		h.exec = r.Exec
 	}
-	if pid := os.Getpid(); pid != 1 {
-		return fmt.Errorf("switch root: this is process %d and not 1", pid)
+	if err := inMachine(); err != nil {
+		return fmt.Errorf("switch root: %w", err)
 	}
 	if !InInitramfs() {
 		return errors.New("switch root: the root is no initramfs")

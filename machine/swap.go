@@ -112,8 +112,13 @@ func sameFile(a, b string) bool {
 
 // SwapOffAll stops all swapping, the last one first. Memory that does not
 // suffice, or a disk that hangs, is an error, and the others are stopped
-// nevertheless.
-func SwapOffAll() []error { return kernel.swapOffAll("/proc/swaps") }
+// nevertheless. It is refused to whoever is not a machine's PID 1.
+func SwapOffAll() []error {
+	if err := inMachine(); err != nil {
+		return []error{fmt.Errorf("swap off: %w", err)}
+	}
+	return kernel.swapOffAll("/proc/swaps")
+}
 
 func (h hands) swapOffAll(list string) (errs []error) {
 	used, err := swapsOf(list)

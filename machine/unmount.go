@@ -28,7 +28,7 @@ func (h hands) syncAll(meminfo string, step time.Duration, say func(string)) err
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		h.sync()
+		_ = caught(func() error { h.sync(); return nil })
 	}()
 	for {
 		timer := time.NewTimer(step)
@@ -89,10 +89,13 @@ func noData(fstype string) bool {
 // /dev and /run). Left names what could have lost something, and why: what was
 // not unmounted and was writable. A call that hangs is left behind after 20
 // seconds, and no unmount begins two minutes after the first. The working
-// directory is / afterwards.
+// directory is / afterwards. It is refused to whoever is not a machine's PID 1.
 func UnmountAll(say func(string)) (left []string) {
 	if say == nil {
 		say = sayNothing
+	}
+	if err := inMachine(); err != nil {
+		return []string{"everything: " + err.Error()}
 	}
 	h := kernel
 	h.limit = unmountLimit
