@@ -3,10 +3,8 @@ package machine
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"math"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -50,7 +48,7 @@ func ReadCmdline(path string) (Cmdline, error) {
 	if path == "" {
 		path = "/proc/cmdline"
 	}
-	line, err := readAtMost(path, maxCmdline)
+	line, err := readBounded(path, maxCmdline)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Cmdline{}, nil
 	}
@@ -258,22 +256,4 @@ func distance(a, b string) int {
 		}
 	}
 	return row[len(b)]
-}
-
-// readAtMost reads a file that somebody else has written: more than max bytes
-// are an error.
-func readAtMost(path string, max int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, max+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(b)) > max {
-		return nil, fmt.Errorf("%s has more than %d bytes", path, max)
-	}
-	return b, nil
 }

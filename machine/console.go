@@ -41,7 +41,7 @@ func consoles(root, name string) (list []string) {
 	dev := filepath.Join(root, "dev")
 	add := func(name string) {
 		if name == "tty0" { // whichever virtual terminal is seen
-			if b, err := readAtMost(filepath.Join(root, "sys/class/tty/tty0/active"), 256); err == nil && len(b) > 1 {
+			if b, err := readBounded(filepath.Join(root, "sys/class/tty/tty0/active"), 256); err == nil && len(b) > 1 {
 				name = strings.TrimSpace(string(b))
 			}
 		}
@@ -55,7 +55,7 @@ func consoles(root, name string) (list []string) {
 	if name != "" {
 		add(name)
 	}
-	if b, err := readAtMost(filepath.Join(root, "sys/class/tty/console/active"), 4096); err == nil {
+	if b, err := readBounded(filepath.Join(root, "sys/class/tty/console/active"), 4096); err == nil {
 		active := strings.Fields(string(b))
 		slices.Reverse(active)
 		for _, name := range active {

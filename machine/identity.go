@@ -21,7 +21,7 @@ func SetHostname(name string) error { return setHostname("/", name) }
 func setHostname(root, name string) error {
 	if name == "" {
 		file := filepath.Join(root, "etc/hostname")
-		b, err := readAtMost(file, 4096)
+		b, err := readBounded(file, 4096)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("read hostname: %w", err)
 		}
@@ -66,7 +66,7 @@ func MachineID(root string) (id string, err error) {
 
 func machineID(root, container string) (string, error) {
 	etc, run := filepath.Join(root, "etc/machine-id"), filepath.Join(root, "run/machine-id")
-	b, readErr := readAtMost(etc, 256)
+	b, readErr := readBounded(etc, 256)
 	text := strings.TrimSpace(string(b))
 	if id, ok := parseID(text); ok {
 		return id, nil
@@ -76,7 +76,7 @@ func machineID(root, container string) (string, error) {
 		id, ok = productID(root)
 	}
 	if !ok {
-		if b, err := readAtMost(run, 256); err == nil { // an earlier start's
+		if b, err := readBounded(run, 256); err == nil { // an earlier start's
 			id, ok = parseID(strings.TrimSpace(string(b)))
 		}
 	}
@@ -128,11 +128,11 @@ func parseID(text string) (string, bool) {
 // give all of them the same.
 func productID(root string) (string, bool) {
 	dmi := filepath.Join(root, "sys/class/dmi/id")
-	vendor, err := readAtMost(filepath.Join(dmi, "sys_vendor"), 256)
+	vendor, err := readBounded(filepath.Join(dmi, "sys_vendor"), 256)
 	if err != nil || !slices.Contains([]string{"QEMU", "Cloud Hypervisor"}, strings.TrimSpace(string(vendor))) {
 		return "", false
 	}
-	b, err := readAtMost(filepath.Join(dmi, "product_uuid"), 256)
+	b, err := readBounded(filepath.Join(dmi, "product_uuid"), 256)
 	if err != nil {
 		return "", false
 	}

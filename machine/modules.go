@@ -68,7 +68,7 @@ func newModules(root string) (*modules, error) {
 	}
 	m := &modules{root: root, release: unix.ByteSliceToString(u.Release[:]), seen: map[string]bool{}}
 	m.insert = m.insertFile
-	line, err := readAtMost(filepath.Join(root, "proc/cmdline"), maxCmdline)
+	line, err := readBounded(filepath.Join(root, "proc/cmdline"), maxCmdline)
 	if err == nil {
 		m.cmdline = string(line)
 	}
@@ -82,7 +82,7 @@ func (m *modules) missing() error {
 	if _, err := os.Stat(filepath.Join(m.root, "proc/modules")); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("this kernel has no modules (CONFIG_MODULES): %w", errors.ErrUnsupported)
 	}
-	if b, err := readAtMost(filepath.Join(m.root, "proc/sys/kernel/modules_disabled"), 16); err == nil && strings.TrimSpace(string(b)) == "1" {
+	if b, err := readBounded(filepath.Join(m.root, "proc/sys/kernel/modules_disabled"), 16); err == nil && strings.TrimSpace(string(b)) == "1" {
 		return fmt.Errorf("modules are switched off (nomodule, kernel.modules_disabled): %w", errors.ErrUnsupported)
 	}
 	return nil
@@ -113,7 +113,7 @@ func (m *modules) load(names []string) (errs []error) {
 }
 
 func (m *modules) loadList(list string) (errs []error) {
-	b, err := readAtMost(list, maxModuleList)
+	b, err := readBounded(list, maxModuleList)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -402,7 +402,7 @@ const decompress = 4
 func (m *modules) insertFile(file, parameters string) error {
 	flags := 0
 	if ext := filepath.Ext(file); ext != ".ko" && ext != "" {
-		has, err := readAtMost(filepath.Join(m.root, "sys/module/compression"), 64)
+		has, err := readBounded(filepath.Join(m.root, "sys/module/compression"), 64)
 		if kind := strings.TrimSpace(string(has)); err != nil || "."+kind != map[string]string{".gz": ".gzip", ".xz": ".xz", ".zst": ".zstd"}[ext] {
 			return fmt.Errorf("%s is compressed and this kernel cannot unpack %s (CONFIG_MODULE_DECOMPRESS, 5.17): %w", file, ext, errors.ErrUnsupported)
 		}

@@ -69,7 +69,7 @@ func endsByReset(root string) bool {
 	if _, err := os.Stat(filepath.Join(root, "sys/firmware/acpi/tables")); err == nil {
 		return false
 	}
-	line, err := readAtMost(filepath.Join(root, "proc/cmdline"), maxCmdline)
+	line, err := readBounded(filepath.Join(root, "proc/cmdline"), maxCmdline)
 	return err == nil && slices.Contains(strings.Fields(string(line)), "reboot=k")
 }
 
@@ -91,7 +91,7 @@ func reboot(cmd int, argument string) error {
 func KexecLoaded() bool { return kexecLoaded("/") }
 
 func kexecLoaded(root string) bool {
-	b, err := readAtMost(filepath.Join(root, "sys/kernel/kexec_loaded"), 16)
+	b, err := readBounded(filepath.Join(root, "sys/kernel/kexec_loaded"), 16)
 	return err == nil && strings.TrimSpace(string(b)) == "1"
 }
 

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,7 +36,7 @@ func makeZram(root string, size int64, algorithm string, load func(module string
 		return "", fmt.Errorf("%d bytes: at least %d are needed", size, 16*page)
 	}
 	control := filepath.Join(root, "sys/class/zram-control")
-	b, err := readAtMost(filepath.Join(control, "hot_add"), 64) // the read adds one
+	b, err := readBounded(filepath.Join(control, "hot_add"), 64) // the read adds one
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("no %s: %w", control, errors.ErrUnsupported)
 	}
@@ -56,13 +55,13 @@ func makeZram(root string, size int64, algorithm string, load func(module string
 	dir := filepath.Join(root, "sys/block/zram"+number)
 	if algorithm != "" {
 		if err := writeTo(filepath.Join(dir, "comp_algorithm"), algorithm); err != nil {
-			known, _ := readAtMost(filepath.Join(dir, "comp_algorithm"), 4096)
+			known, _ := readBounded(filepath.Join(dir, "comp_algorithm"), 4096)
 			return "", fmt.Errorf("algorithm %.40q: %w; known are %s", algorithm, err, strings.TrimSpace(string(known)))
 		}
 	}
 	// Until 6.12 the kernel asks modprobe for the algorithm, and an initramfs has
 	// none.
-	if known, err := readAtMost(filepath.Join(dir, "comp_algorithm"), 4096); err == nil {
+	if known, err := readBounded(filepath.Join(dir, "comp_algorithm"), 4096); err == nil {
 		if chosen := bracketed(string(known)); chosen != "" {
 			load("crypto-" + chosen)
 		}
@@ -113,15 +112,8 @@ func makeSwap(device string, size, page int64) error {
 // swapOnDevice swaps to a device in memory: first, and with pages given back
 // (discard) when they are not used any more.
 func swapOnDevice(device string) error {
-	path, err := unix.BytePtrFromString(device)
-	if err != nil {
-		return err
-	}
-	const prefer, discard, priority = 0x8000, 0x10000, 100 // include/linux/swap.h
-	if _, _, errno := unix.Syscall(unix.SYS_SWAPON, uintptr(unsafe.Pointer(path)), prefer|discard|priority, 0); errno != 0 {
-		return errno
-	}
-	return nil
+	const priority = 100
+	return swapon(device, swapPrefer|swapDiscard|priority)
 }
 
 // writeTo writes to a file that is there already, a setting of the kernel's.

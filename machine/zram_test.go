@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -90,9 +89,8 @@ func TestZram(t *testing.T) {
 	if swaps := string(read(t, "/proc/swaps")); !strings.Contains(swaps, device+" ") || !strings.Contains(swaps, "4092") {
 		t.Errorf("/proc/swaps has no %s of 4092 KiB:\n%s", device, swaps)
 	}
-	path, _ := unix.BytePtrFromString(device)
-	if _, _, errno := unix.Syscall(unix.SYS_SWAPOFF, uintptr(unsafe.Pointer(path)), 0, 0); errno != 0 {
-		t.Fatalf("swap off %s: %v", device, errno)
+	if err := swapoff(device); err != nil {
+		t.Fatalf("swap off %s: %v", device, err)
 	}
 	if err := writeTo("/sys/class/zram-control/hot_remove", strings.TrimPrefix(device, "/dev/zram")); err != nil {
 		t.Errorf("remove %s: %v", device, err)
