@@ -15,7 +15,8 @@ const module = "github.com/pazinit/pazinit/"
 // mayImport is who may know whom: cmd knows init, init knows the leaves, and a
 // leaf knows nobody. A package that is not named here is a mistake, too.
 var mayImport = map[string][]string{
-	"cmd/pazinit":             {"init", "control", "procfile", "output", "reaper", "cgroupfs", "reaper/signals", "machine", "machine/network", "machine/syslog", "initramfs"},
+	"cmd/pazinit":             {"init", "control", "procfile", "output", "reaper", "cgroupfs", "reaper/signals", "cmd/internal/appimage", "machine", "machine/network", "machine/syslog"},
+	"cmd/internal/appimage":   {"initramfs", "procfile"},
 	"init":                    {"init/internal/lifecycle", "cgroupfs", "control", "output", "procfile", "reaper"},
 	"init/internal/lifecycle": {},
 	"cgroupfs":                {},

@@ -1,4 +1,4 @@
-package main
+package appimage
 
 import (
 	"bytes"
@@ -18,93 +18,79 @@ import (
 	"github.com/pazinit/pazinit/procfile"
 )
 
-// A builder makes one image.
-type builder struct {
-	*command
-	order     *imageOrder
-	image     *initramfs.Image
-	root      *initramfs.Root // where programs are that the folders do not have
-	busybox   *initramfs.Node
-	microcode []byte
-	cwd       string
-
-	cfg    *procfile.Config
-	text   string            // of all files of the configuration, together
-	home   string            // the folder of the configuration on this machine
-	homeAt string            // and in the image
-	done   map[string]string // what was said of a program, by its name
-	said   map[string]bool
-	errs   []error
-}
-
 const (
 	etcPazinit = "/etc/pazinit"
 	etcConfig  = etcPazinit + "/pazinit.yaml"
 )
 
-func (b *builder) say(format string, args ...any) {
+func (m *Maker) say(format string, args ...any) {
 	line := fmt.Sprintf(format, args...)
-	if !b.said[line] {
-		b.said[line] = true
-		fmt.Fprintln(b.stdout, line)
+	if !m.said[line] {
+		m.said[line] = true
+		fmt.Fprintln(m.Stdout, line)
 	}
 }
 
 // wrong keeps an error, so that all are told at once.
-func (b *builder) wrong(format string, args ...any) {
-	b.errs = append(b.errs, fmt.Errorf(format, args...))
+func (m *Maker) wrong(format string, args ...any) {
+	m.errs = append(m.errs, fmt.Errorf(format, args...))
 }
 
 // build makes the image: what folders and files bring comes first, and whatever
 // is added to it later gives way to that.
-func (b *builder) build() (err error) {
-	o := b.order
-	b.done, b.said = map[string]string{}, map[string]bool{}
-	b.root = &initramfs.Root{Dir: o.sysroot}
-	if b.cwd, err = os.Getwd(); err != nil {
+func (m *Maker) build() (err error) {
+	o := &m.order
+	m.done, m.said = map[string]string{}, map[string]bool{}
+	if m.image = m.Base; m.image == nil {
+		m.image = initramfs.New()
+	}
+	if m.Base == nil || o.sysroot != "" {
+		m.root = &initramfs.Root{Dir: o.sysroot}
+	}
+	if m.cwd, err = os.Getwd(); err != nil {
 		return fmt.Errorf("find the current folder: %w", err)
 	}
 	if o.microcode != "" {
-		if b.microcode, err = initramfs.Microcode(o.microcode); err != nil {
+		if m.microcode, err = initramfs.Microcode(o.microcode); err != nil {
 			return err
 		}
 	}
 	if o.busybox != "" {
-		if b.busybox, err = hostFile(o.busybox); err != nil {
+		if m.busybox, err = hostFile(o.busybox); err != nil {
 			return fmt.Errorf("--busybox: %w", err)
 		}
-		b.busybox.Mode = initramfs.TypeFile | 0o755
+		m.busybox.Mode = initramfs.TypeFile | 0o755
 	}
-	if err := b.lay(); err != nil {
+	if err := m.lay(); err != nil {
 		return err
 	}
-	if err := b.files(); err != nil {
+	if err := m.files(); err != nil {
 		return err
 	}
-	if err := b.workers(); err != nil {
+	if err := m.workers(); err != nil {
 		return err
 	}
 	if o.entries != "" {
-		if err := b.entries(); err != nil {
+		if err := m.entries(); err != nil {
 			return err
 		}
 	}
-	if err := b.needs(); err != nil {
+	if err := m.needs(); err != nil {
 		return err
 	}
-	if err := b.modules(); err != nil {
+	if err := m.modules(); err != nil {
 		return err
 	}
-	if len(b.errs) > 0 {
-		return errors.Join(b.errs...)
+	if len(m.errs) > 0 {
+		return errors.Join(m.errs...)
 	}
-	if err := b.rest(); err != nil {
+	if err := m.rest(); err != nil {
 		return err
 	}
-	for _, p := range b.image.Check() {
-		fmt.Fprintf(b.stderr, "pazinit: note: %s\n", p)
+	for _, p := range m.image.Check() {
+		fmt.Fprintf(m.Stderr, m.Program+": note: %s\n", p)
 	}
-	return b.write()
+	return m.write()
 }
 
 // hostFile is a file of this machine, behind symbolic links.
@@ -121,8 +107,8 @@ func hostFile(file string) (*initramfs.Node, error) {
 }
 
 // lay lays the folders over the root.
-func (b *builder) lay() error {
-	for i, f := range b.order.folders {
+func (m *Maker) lay() error {
+	for i, f := range m.order.folders {
 		abs, err := filepath.Abs(f.host)
 		if err != nil {
 			return err
@@ -130,17 +116,17 @@ func (b *builder) lay() error {
 		if real, err := filepath.EvalSymlinks(abs); err == nil {
 			abs = real
 		}
-		out, err := filepath.EvalSymlinks(filepath.Dir(b.order.output))
+		out, err := filepath.EvalSymlinks(filepath.Dir(m.order.output))
 		if err == nil {
 			out, err = filepath.Abs(out)
 		}
 		if err == nil && isWithin(out, abs) {
-			return fmt.Errorf("lay %s: the image %s would be written into it", f.host, b.order.output)
+			return fmt.Errorf("lay %s: the image %s would be written into it", f.host, m.order.output)
 		}
-		if err := b.image.AddFolder(abs, f.at); err != nil {
+		if err := m.image.AddFolder(abs, f.at); err != nil {
 			return err
 		}
-		b.order.folders[i].host = abs
+		m.order.folders[i].host = abs
 	}
 	return nil
 }
@@ -151,8 +137,8 @@ func isWithin(file, folder string) bool {
 }
 
 // files adds what --file names.
-func (b *builder) files() error {
-	for i, f := range b.order.files {
+func (m *Maker) files() error {
+	for i, f := range m.order.files {
 		host, at, _ := strings.Cut(f, ":")
 		if at == "" {
 			abs, err := filepath.Abs(host)
@@ -161,8 +147,8 @@ func (b *builder) files() error {
 			}
 			at = abs
 		}
-		b.order.files[i] = at
-		if err := b.image.AddFile(host, at); err != nil {
+		m.order.files[i] = at
+		if err := m.image.AddFile(host, at); err != nil {
 			return fmt.Errorf("--file %s: %w", f, err)
 		}
 	}
@@ -170,111 +156,167 @@ func (b *builder) files() error {
 }
 
 // needs adds the libraries of what --file brought, where they can be found.
-func (b *builder) needs() error {
-	for _, at := range b.order.files {
-		lacking, err := b.image.AddNeeded(at, initramfs.Search{Root: b.root, Path: strings.Split(initramfs.DefaultPath, ":")})
+func (m *Maker) needs() error {
+	for _, at := range m.order.files {
+		lacking, err := m.image.AddNeeded(at, initramfs.Search{Root: m.root, Path: strings.Split(initramfs.DefaultPath, ":")})
 		if err != nil {
 			return err
 		}
 		for _, e := range lacking {
-			fmt.Fprintf(b.stderr, "pazinit: note: %v\n", e)
+			fmt.Fprintf(m.Stderr, m.Program+": note: %v\n", e)
 		}
 	}
 	return nil
 }
 
-func (b *builder) entries() error {
-	f, err := os.Open(b.order.entries)
+func (m *Maker) entries() error {
+	f, err := os.Open(m.order.entries)
 	if err != nil {
 		return fmt.Errorf("--entries: %w", err)
 	}
 	defer f.Close()
-	return b.image.AddList(f, b.order.entries, filepath.Dir(b.order.entries))
+	return m.image.AddList(f, m.order.entries, filepath.Dir(m.order.entries))
 }
 
 // find names the configuration: what was asked for, what a folder has at the usual
 // place, or what pazinit would take in the current folder.
-func (b *builder) find() (config, proc string) {
-	o := b.order
+func (m *Maker) find() (config, proc string) {
+	o := &m.order
 	if o.config != "" || o.procfile != "" {
 		return o.config, o.procfile
 	}
 	for _, name := range []string{etcConfig, etcPazinit + "/Procfile"} {
-		if n := b.image.Get(name); n != nil && n.Type() == initramfs.TypeFile {
+		if n := m.image.Get(name); n != nil && n.Type() == initramfs.TypeFile {
 			if path.Base(name) == "Procfile" {
 				return "", n.From
 			}
 			return n.From, ""
 		}
 	}
-	if isThere("pazinit.yaml") {
+	switch {
+	case m.Command != nil:
+	case isThere("pazinit.yaml"):
 		return "pazinit.yaml", ""
-	}
-	if isThere("Procfile") {
+	case isThere("Procfile"):
 		return "", "Procfile"
 	}
 	return "", ""
 }
 
 // workers adds the configuration and what its workers name.
-func (b *builder) workers() (err error) {
-	config, proc := b.find()
-	if config == "" && proc == "" {
-		if len(b.order.folders) == 0 && b.order.entries == "" {
-			return errors.New("there is no Procfile here, none in a FOLDER at /etc/pazinit, and none is given: -f PROCFILE or -c CONFIG")
-		}
-		b.say("no Procfile: the image has only what the folders have")
+func (m *Maker) workers() (err error) {
+	config, proc := m.find()
+	switch given := config + proc; {
+	case given == "" && m.Command != nil:
+		return m.command()
+	case given == "" && len(m.order.folders) == 0 && m.order.entries == "":
+		return errors.New("there is no Procfile here, none in a FOLDER at /etc/pazinit, and none is given: -f PROCFILE or -c CONFIG")
+	case given == "":
+		m.say("no Procfile: the image has only what the folders have")
+		return nil
+	case m.Base != nil && m.order.config+m.order.procfile == "" && !isThere(given):
+		m.say("configuration: the container image's own")
 		return nil
 	}
-	opts := procfile.Options{Config: config, Procfile: proc, Dir: b.cwd}
+	opts := procfile.Options{Config: config, Procfile: proc, Dir: m.cwd}
 	// Users are those of the machine that is made, if a folder says who they are.
-	opts.Passwd, opts.Group = b.accounts("/etc/passwd"), b.accounts("/etc/group")
-	if b.cfg, err = procfile.Load(opts); err != nil {
+	for name, to := range map[string]*string{"/etc/passwd": &opts.Passwd, "/etc/group": &opts.Group} {
+		file, remove, err := m.accounts(name)
+		if err != nil {
+			return err
+		}
+		defer remove()
+		*to = file
+	}
+	if m.cfg, err = procfile.Load(opts); err != nil {
 		return err
 	}
-	if err := b.configuration(config); err != nil {
+	if err := m.configuration(config); err != nil {
 		return err
 	}
-	for _, a := range b.cfg.Applications {
+	for _, a := range m.cfg.Applications {
 		for _, w := range a.Workers {
-			if err := b.worker(w); err != nil {
+			if err := m.worker(w); err != nil {
 				return fmt.Errorf("%s:%s: %w", a.Name, w.Name, err)
 			}
 		}
 	}
-	if b.cfg.Machine.Emergency == "shell" || b.cfg.OnEnd == "shell" {
-		b.program("the emergency shell", "/bin/sh", "", nil, false)
+	if m.cfg.Machine.Emergency == "shell" || m.cfg.OnEnd == "shell" {
+		m.program("the emergency shell", "/bin/sh", "", nil, false)
 	}
-	return b.users(opts.Passwd, opts.Group)
+	return m.users(opts.Passwd, opts.Group)
 }
 
-// accounts is the file of users or groups of this machine that stands for the
-// image's.
-func (b *builder) accounts(name string) string {
-	if at, err := b.image.Resolve(name, true); err == nil {
-		if n := b.image.Get(at); n != nil && n.Type() == initramfs.TypeFile {
-			return n.From
+// accounts is a file of users or groups of this machine that stands for the
+// image's, and how to get rid of it.
+func (m *Maker) accounts(name string) (file string, remove func(), err error) {
+	text, err := m.content(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		if m.Base != nil && m.root == nil {
+			return "/dev/null", func() {}, nil // nobody, not who is known here
 		}
+		return filepath.Join("/", m.order.sysroot, name), func() {}, nil
 	}
-	return filepath.Join("/", b.order.sysroot, name)
+	if err != nil {
+		return "", nil, err
+	}
+	f, err := os.CreateTemp("", "pazinit-accounts-")
+	if err != nil {
+		return "", nil, err
+	}
+	_, err = f.WriteString(text)
+	if err = errors.Join(err, f.Close()); err != nil {
+		os.Remove(f.Name())
+		return "", nil, err
+	}
+	return f.Name(), func() { os.Remove(f.Name()) }, nil
+}
+
+// content is that of a file of the image.
+func (m *Maker) content(name string) (string, error) {
+	at, err := m.image.Resolve(name, true)
+	if err != nil {
+		return "", err
+	}
+	n := m.image.Get(at)
+	if n == nil || n.Type() != initramfs.TypeFile {
+		return "", &fs.PathError{Op: "read", Path: name, Err: fs.ErrNotExist}
+	}
+	if n.Open == nil {
+		return "", nil
+	}
+	r, err := n.Open()
+	if err != nil {
+		return "", err
+	}
+	defer r.Close()
+	b, err := io.ReadAll(r)
+	return string(b), err
+}
+
+// addText adds a file of ours.
+func (m *Maker) addText(name, text string) error {
+	n := initramfs.Data(0o644, []byte(text))
+	n.From = m.Program
+	return m.image.Add(name, n)
 }
 
 // configuration puts the files of the configuration where pazinit looks for them.
-func (b *builder) configuration(config string) error {
-	first := b.cfg.Files[0]
-	for _, f := range b.cfg.Files {
+func (m *Maker) configuration(config string) error {
+	first := m.cfg.Files[0]
+	for _, f := range m.cfg.Files {
 		text, err := os.ReadFile(f)
 		if err != nil {
 			return err
 		}
-		b.text += string(text) + "\n"
+		m.text += string(text) + "\n"
 	}
-	b.home, b.homeAt = filepath.Dir(first), etcPazinit
-	laid, ok := b.laid(first)
+	m.home, m.homeAt = filepath.Dir(first), etcPazinit
+	laid, ok := m.laid(first)
 	if ok {
-		b.homeAt = path.Dir(laid)
+		m.homeAt = path.Dir(laid)
 	}
-	for _, f := range b.cfg.Files {
+	for _, f := range m.cfg.Files {
 		n, err := hostFile(f)
 		if err != nil {
 			return err
@@ -285,41 +327,39 @@ func (b *builder) configuration(config string) error {
 		if st, err := os.Stat(f); err == nil && st.Mode()&0o044 != 0 {
 			n.Mode |= 0o044
 		}
-		if err := b.image.Add(b.place(f), n); err != nil {
+		if err := m.image.Add(m.place(f), n); err != nil {
 			return err
 		}
 	}
-	at := b.place(first)
+	at := m.place(first)
 	if at == etcConfig {
-		b.say("configuration: %s", first)
+		m.say("configuration: %s", first)
 		return nil
 	}
 	// Under another name or in another place it is not found by itself.
 	var text strings.Builder
-	text.WriteString("# Written by pazinit initramfs.\n")
+	text.WriteString("# Written by " + m.Program + ".\n")
 	if config == "" {
-		a := b.cfg.Applications[0]
+		a := m.cfg.Applications[0]
 		fmt.Fprintf(&text, "applications:\n  %s:\n    procfile: %s\n", strconv.Quote(a.Name), strconv.Quote(at))
 	} else {
 		fmt.Fprintf(&text, "include: %s\n", strconv.Quote(at))
 	}
-	if b.image.Get(etcConfig) != nil {
+	if m.image.Get(etcConfig) != nil {
 		return fmt.Errorf("a folder brings %s, and %s is asked for: name one configuration", etcConfig, first)
 	}
-	n := initramfs.Data(0o644, []byte(text.String()))
-	n.From = "pazinit initramfs"
-	b.say("configuration: %s, at %s", first, at)
-	return b.image.Add(etcConfig, n)
+	m.say("configuration: %s, at %s", first, at)
+	return m.addText(etcConfig, text.String())
 }
 
 // laid is where a file lies in the image that is in one of the folders.
-func (b *builder) laid(file string) (string, bool) {
+func (m *Maker) laid(file string) (string, bool) {
 	real, err := filepath.EvalSymlinks(filepath.Dir(file))
 	if err != nil {
 		return "", false
 	}
 	real = filepath.Join(real, filepath.Base(file))
-	for _, f := range slices.Backward(b.order.folders) {
+	for _, f := range slices.Backward(m.order.folders) {
 		if rel, err := filepath.Rel(f.host, real); err == nil && filepath.IsLocal(rel) {
 			return path.Join(f.at, rel), true
 		}
@@ -330,25 +370,25 @@ func (b *builder) laid(file string) (string, bool) {
 // place is where a file of this machine lies in the image: in a folder where that
 // has it; where the configuration says by an absolute path; else as it lies to the
 // configuration.
-func (b *builder) place(file string) string {
-	if at, ok := b.laid(file); ok {
+func (m *Maker) place(file string) string {
+	if at, ok := m.laid(file); ok {
 		return at
 	}
-	rel, err := filepath.Rel(b.home, file)
-	if err != nil || !filepath.IsLocal(rel) && strings.Contains(b.text, file) {
+	rel, err := filepath.Rel(m.home, file)
+	if err != nil || !filepath.IsLocal(rel) && strings.Contains(m.text, file) {
 		return path.Clean(file)
 	}
-	return path.Join(b.homeAt, rel)
+	return path.Join(m.homeAt, rel)
 }
 
 // worker adds what one worker names.
-func (b *builder) worker(w *procfile.Worker) error {
-	dir := b.place(w.Dir)
-	if w.Dir != b.home {
-		if err := b.folder(w.App+":"+w.Name, w.Dir, dir, isWithin(w.Dir, b.home)); err != nil {
+func (m *Maker) worker(w *procfile.Worker) error {
+	dir := m.place(w.Dir)
+	if w.Dir != m.home {
+		if err := m.folder(w.App+":"+w.Name, w.Dir, dir, isWithin(w.Dir, m.home)); err != nil {
 			return err
 		}
-	} else if err := b.image.MakeFolder(dir); err != nil {
+	} else if err := m.image.MakeFolder(dir); err != nil {
 		return err
 	}
 	env := map[string]string{"PWD": "."}
@@ -367,7 +407,7 @@ func (b *builder) worker(w *procfile.Worker) error {
 			lines = append(lines, line{name + ", " + stream, t.Pipe})
 		}
 		if t.Path != "" && (t.Kind == "file" || t.Kind == "dir") {
-			if err := b.image.MakeFolder(path.Dir(b.place(t.Path))); err != nil {
+			if err := m.image.MakeFolder(path.Dir(m.place(t.Path))); err != nil {
 				return err
 			}
 		}
@@ -379,18 +419,18 @@ func (b *builder) worker(w *procfile.Worker) error {
 			for _, word := range l.Argv {
 				c = append(c, shellWord{word, true})
 			}
-			b.commands(l.what, w, []shellCommand{c}, env, false)
+			m.commands(l.what, w, []shellCommand{c}, env, false)
 			continue
 		}
-		b.program(l.what, "/bin/sh", "", w, false)
-		b.commands(l.what, w, shellLine(l.Line, maps.Clone(env), 0), env, true)
+		m.program(l.what, "/bin/sh", "", w, false)
+		m.commands(l.what, w, shellLine(l.Line, maps.Clone(env), 0), env, true)
 	}
 	return nil
 }
 
 // commands adds the programs of commands, and the files that stand behind them.
 // What a shell is told may be misunderstood, and is then only noted.
-func (b *builder) commands(what string, w *procfile.Worker, list []shellCommand, env map[string]string, shell bool) {
+func (m *Maker) commands(what string, w *procfile.Worker, list []shellCommand, env map[string]string, shell bool) {
 	type item struct {
 		shellCommand
 		shell, guessed bool
@@ -412,11 +452,11 @@ func (b *builder) commands(what string, w *procfile.Worker, list []shellCommand,
 			guessed := c.guessed || i > 0
 			switch {
 			case !p.known:
-				fmt.Fprintf(b.stderr, "pazinit: note: %s: what %s will be cannot be known here; --file adds it\n", what, p.text)
+				fmt.Fprintf(m.Stderr, m.Program+": note: %s: what %s will be cannot be known here; --file adds it\n", what, p.text)
 			case strings.Contains(p.text, "/") && !path.IsAbs(p.text):
-				b.program(what, path.Join(b.place(w.Dir), p.text), filepath.Join(w.Dir, p.text), w, guessed)
+				m.program(what, path.Join(m.place(w.Dir), p.text), filepath.Join(w.Dir, p.text), w, guessed)
 			default:
-				b.program(what, p.text, "", w, guessed)
+				m.program(what, p.text, "", w, guessed)
 			}
 		}
 		if len(direct) > 0 {
@@ -424,21 +464,21 @@ func (b *builder) commands(what string, w *procfile.Worker, list []shellCommand,
 		}
 		for _, arg := range c.shellCommand[1:] {
 			if arg.known {
-				b.argument(what, w, arg.text)
+				m.argument(what, w, arg.text)
 			}
 		}
 	}
 }
 
 // argument adds the file or folder that an argument names.
-func (b *builder) argument(what string, w *procfile.Worker, arg string) {
+func (m *Maker) argument(what string, w *procfile.Worker, arg string) {
 	if i := strings.IndexByte(arg, '='); i >= 0 {
 		arg = arg[i+1:] // --config=FILE, FILE=…
 	}
 	if arg == "" || arg[0] == '-' || strings.ContainsAny(arg, "\x00\n") || strings.Trim(arg, "./") == "" {
 		return
 	}
-	host, at := filepath.Join(w.Dir, arg), path.Join(b.place(w.Dir), arg)
+	host, at := filepath.Join(w.Dir, arg), path.Join(m.place(w.Dir), arg)
 	if path.IsAbs(arg) {
 		host, at = path.Clean(arg), path.Clean(arg)
 		for _, dir := range []string{"/dev", "/proc", "/sys", "/run", "/tmp"} {
@@ -446,47 +486,47 @@ func (b *builder) argument(what string, w *procfile.Worker, arg string) {
 				return
 			}
 		}
-		host = filepath.Join("/", b.order.sysroot, host)
+		host = filepath.Join("/", m.order.sysroot, host)
 	}
-	if to, err := b.image.Resolve(at, true); err == nil && b.image.Get(to) != nil {
+	if to, err := m.image.Resolve(at, true); err == nil && m.image.Get(to) != nil {
 		return
 	}
 	st, err := os.Stat(host)
 	switch {
 	case err != nil:
 	case st.IsDir() && path.IsAbs(arg): // /, /var/lib: where it works
-		if err := b.image.MakeFolder(at); err != nil {
-			b.wrong("%s: %w", what, err)
+		if err := m.image.MakeFolder(at); err != nil {
+			m.wrong("%s: %w", what, err)
 		}
 	case st.IsDir():
-		if err := b.folder(what, host, at, isWithin(host, w.Dir) || isWithin(host, b.home)); err != nil {
-			b.wrong("%s: %w", what, err)
+		if err := m.folder(what, host, at, isWithin(host, w.Dir) || isWithin(host, m.home)); err != nil {
+			m.wrong("%s: %w", what, err)
 		}
 	case st.Mode().IsRegular():
-		if err := b.image.AddFile(host, at); err != nil {
-			b.wrong("%s: %w", what, err)
+		if err := m.image.AddFile(host, at); err != nil {
+			m.wrong("%s: %w", what, err)
 			return
 		}
-		b.say("%s: file %s%s", what, at, otherThan(host, at))
+		m.say("%s: file %s%s", what, at, otherThan(host, at))
 		if st.Mode()&0o111 != 0 {
-			if _, err := b.image.AddProgram(at, b.search(w)); err != nil {
-				fmt.Fprintf(b.stderr, "pazinit: note: %s: %v\n", what, err)
+			if _, err := m.image.AddProgram(at, m.search(w)); err != nil {
+				fmt.Fprintf(m.Stderr, m.Program+": note: %s: %v\n", what, err)
 			}
 		}
 	}
 }
 
 // folder adds a folder that is named: with what is in it, or as an empty one.
-func (b *builder) folder(what, host, at string, whole bool) error {
-	if n := b.image.Get(at); n != nil {
+func (m *Maker) folder(what, host, at string, whole bool) error {
+	if n := m.image.Get(at); n != nil {
 		return nil
 	}
 	if !whole {
-		b.say("%s: folder %s, empty", what, at)
-		return b.image.MakeFolder(at)
+		m.say("%s: folder %s, empty", what, at)
+		return m.image.MakeFolder(at)
 	}
-	b.say("%s: folder %s%s", what, at, otherThan(host, at))
-	return b.image.AddFolder(host, at)
+	m.say("%s: folder %s%s", what, at, otherThan(host, at))
+	return m.image.AddFolder(host, at)
 }
 
 func otherThan(host, at string) string {
@@ -497,8 +537,8 @@ func otherThan(host, at string) string {
 }
 
 // search is where the programs of a worker are looked for.
-func (b *builder) search(w *procfile.Worker) initramfs.Search {
-	s := initramfs.Search{Root: b.root, Path: strings.Split(initramfs.DefaultPath, ":")}
+func (m *Maker) search(w *procfile.Worker) initramfs.Search {
+	s := initramfs.Search{Root: m.root, Path: strings.Split(initramfs.DefaultPath, ":")}
 	if w == nil {
 		return s
 	}
@@ -507,7 +547,7 @@ func (b *builder) search(w *procfile.Worker) initramfs.Search {
 		var dirs []string
 		for dir := range strings.SplitSeq(value, ":") {
 			if !path.IsAbs(dir) {
-				dir = path.Join(b.place(w.Dir), dir)
+				dir = path.Join(m.place(w.Dir), dir)
 			}
 			dirs = append(dirs, dir)
 		}
@@ -523,21 +563,21 @@ func (b *builder) search(w *procfile.Worker) initramfs.Search {
 
 // program adds a program. With host, the file that is meant is known; else it is
 // looked for: in the image, in busybox, and in the root.
-func (b *builder) program(what, name, host string, w *procfile.Worker, guess bool) {
-	if text, ok := b.done[name]; ok && (w == nil || len(w.Env) == 0) {
-		b.say("%s: %s", what, text)
+func (m *Maker) program(what, name, host string, w *procfile.Worker, guess bool) {
+	if text, ok := m.done[name]; ok && (w == nil || len(w.Env) == 0) {
+		m.say("%s: %s", what, text)
 		return
 	}
-	s := b.search(w)
-	text, err := b.tryProgram(name, host, s)
+	s := m.search(w)
+	text, err := m.tryProgram(name, host, s)
 	if err == nil {
-		b.done[name] = text
-		b.say("%s: %s", what, text)
+		m.done[name] = text
+		m.say("%s: %s", what, text)
 		return
 	}
 	short := path.Base(name)
-	if guess || slices.Contains(b.order.missing, name) || slices.Contains(b.order.missing, short) {
-		fmt.Fprintf(b.stderr, "pazinit: note: %s: %v\n", what, err)
+	if guess || slices.Contains(m.order.missing, name) || slices.Contains(m.order.missing, short) {
+		fmt.Fprintf(m.Stderr, m.Program+": note: %s: %v\n", what, err)
 		return
 	}
 	var missing *initramfs.MissingError
@@ -545,11 +585,11 @@ func (b *builder) program(what, name, host string, w *procfile.Worker, guess boo
 	if errors.As(err, &missing) {
 		hint = fmt.Sprintf("; install it here, put it into a FOLDER or --busybox, name it with --file HOST:PATH, or do without: --allow-missing %s", short)
 	}
-	b.wrong("%s: %w%s", what, err, hint)
+	m.wrong("%s: %w%s", what, err, hint)
 }
 
-func (b *builder) tryProgram(name, host string, s initramfs.Search) (string, error) {
-	if host != "" && b.image.Get(name) == nil {
+func (m *Maker) tryProgram(name, host string, s initramfs.Search) (string, error) {
+	if host != "" && m.image.Get(name) == nil {
 		n, err := hostFile(host)
 		if errors.Is(err, fs.ErrNotExist) {
 			return "", &initramfs.MissingError{What: "program " + host}
@@ -560,16 +600,16 @@ func (b *builder) tryProgram(name, host string, s initramfs.Search) (string, err
 		if n.Mode&0o111 == 0 {
 			return "", fmt.Errorf("%s is not executable", host)
 		}
-		if err := b.image.Add(name, n); err != nil {
+		if err := m.image.Add(name, n); err != nil {
 			return "", err
 		}
 	}
 	within := s
 	within.Root = nil
-	p, err := b.image.AddProgram(name, within)
-	if errors.Is(err, fs.ErrNotExist) && b.hasApplet(path.Base(name)) && (!strings.Contains(name, "/") || path.Dir(name) == "/bin" || path.Dir(name) == "/usr/bin") {
-		if b.image.Get("/bin/busybox") == nil {
-			if err := b.image.Add("/bin/busybox", b.busybox); err != nil {
+	p, err := m.image.AddProgram(name, within)
+	if errors.Is(err, fs.ErrNotExist) && m.hasApplet(path.Base(name)) && (!strings.Contains(name, "/") || path.Dir(name) == "/bin" || path.Dir(name) == "/usr/bin") {
+		if m.image.Get("/bin/busybox") == nil {
+			if err := m.image.Add("/bin/busybox", m.busybox); err != nil {
 				return "", err
 			}
 		}
@@ -577,12 +617,12 @@ func (b *builder) tryProgram(name, host string, s initramfs.Search) (string, err
 		if strings.Contains(name, "/") {
 			at = name
 		}
-		if err := b.image.Add(at, initramfs.Symlink("/bin/busybox")); err != nil {
+		if err := m.image.Add(at, initramfs.Symlink("/bin/busybox")); err != nil {
 			return "", err
 		}
-		p, err = b.image.AddProgram(at, s)
+		p, err = m.image.AddProgram(at, s)
 	} else if err != nil {
-		p, err = b.image.AddProgram(name, s)
+		p, err = m.image.AddProgram(name, s)
 	}
 	if err != nil {
 		return "", err
@@ -607,27 +647,27 @@ func describeProgram(p *initramfs.Program) string {
 
 // hasApplet says whether busybox can be called by this name: it has the names of
 // its applets in it, each between NULs.
-func (b *builder) hasApplet(name string) bool {
-	if b.busybox == nil {
+func (m *Maker) hasApplet(name string) bool {
+	if m.busybox == nil {
 		return false
 	}
-	ok, err := initramfs.Contains(b.busybox, "\x00"+name+"\x00")
+	ok, err := initramfs.Contains(m.busybox, "\x00"+name+"\x00")
 	return err == nil && ok && name != ""
 }
 
 // modules adds what --module and the configuration name.
-func (b *builder) modules() error {
-	names := slices.Clone(b.order.modules)
-	if b.cfg != nil {
-		names = append(names, b.cfg.Machine.Modules...)
+func (m *Maker) modules() error {
+	names := slices.Clone(m.order.modules)
+	if m.cfg != nil {
+		names = append(names, m.cfg.Machine.Modules...)
 	}
 	if len(names) == 0 {
 		return nil
 	}
-	dir := b.order.moduleDir
+	dir := m.order.moduleDir
 	if dir == "" {
 		var found []string
-		for _, f := range b.order.folders {
+		for _, f := range m.order.folders {
 			for _, pattern := range []string{"lib/modules/*/modules.dep", "usr/lib/modules/*/modules.dep"} {
 				more, _ := filepath.Glob(filepath.Join(f.host, pattern))
 				found = append(found, more...)
@@ -642,7 +682,8 @@ func (b *builder) modules() error {
 	if err != nil {
 		return err
 	}
-	loaded, builtin, err := b.image.AddModules(d, names)
+	d.Unpack = map[string]func(io.Reader) (io.Reader, error){".xz": m.Unpack["xz"], ".zst": m.Unpack["zstd"]}
+	loaded, builtin, err := m.image.AddModules(d, names)
 	if err != nil {
 		return err
 	}
@@ -651,20 +692,17 @@ func (b *builder) modules() error {
 		if l.Compressed {
 			text = ", compressed as it is: the kernel must have CONFIG_MODULE_DECOMPRESS (5.17); pazimage unpacks it"
 		}
-		b.say("module %s%s", l.Path, text)
+		m.say("module %s%s", l.Path, text)
 	}
 	for _, name := range builtin {
-		b.say("module %s: built into the kernel", name)
+		m.say("module %s: built into the kernel", name)
 	}
 	return nil
 }
 
 // rest adds what every machine has, where nobody has brought it.
-func (b *builder) rest() error {
-	program := b.order.init
-	if program == "" {
-		program = "/proc/self/exe"
-	}
+func (m *Maker) rest() error {
+	program := cmpOr(m.order.init, cmpOr(m.Init, "/proc/self/exe"))
 	self, err := hostFile(program)
 	if err != nil {
 		return fmt.Errorf("add /init: %w", err)
@@ -673,23 +711,21 @@ func (b *builder) rest() error {
 		return err
 	}
 	self.Mode = initramfs.TypeFile | 0o755
-	if err := b.image.AddInit(self); err != nil {
+	if err := m.image.AddInit(self); err != nil {
 		return err
 	}
 	for name, text := range map[string]string{
 		"/etc/hosts":         "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n",
 		"/etc/nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\nprotocols: files\n",
 	} {
-		if b.image.Get(name) != nil {
+		if m.image.Get(name) != nil {
 			continue
 		}
-		n := initramfs.Data(0o644, []byte(text))
-		n.From = "pazinit initramfs"
-		if err := b.image.Add(name, n); err != nil {
+		if err := m.addText(name, text); err != nil {
 			return err
 		}
 	}
-	return b.image.AddBase()
+	return m.image.AddBase()
 }
 
 // checkInit says whether a file can be started by a kernel that has nothing else.

@@ -1,4 +1,4 @@
-package main
+package appimage
 
 import (
 	"errors"
@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/pazinit/pazinit/initramfs"
 	"github.com/pazinit/pazinit/procfile"
 )
 
@@ -39,7 +38,7 @@ nogroup:x:65534:
 )
 
 // users writes /etc/passwd and /etc/group, if no folder has brought them.
-func (b *builder) users(passwd, group string) error {
+func (m *Maker) users(passwd, group string) error {
 	var names []string
 	var ids []uint32 // of groups
 	add := func(u *procfile.User) {
@@ -59,9 +58,9 @@ func (b *builder) users(passwd, group string) error {
 			}
 		}
 	}
-	add(b.cfg.SocketOwner)
-	allow(b.cfg.Access)
-	for _, a := range b.cfg.Applications {
+	add(m.cfg.SocketOwner)
+	allow(m.cfg.Access)
+	for _, a := range m.cfg.Applications {
 		allow(a.Access)
 		for _, w := range a.Workers {
 			add(w.User)
@@ -79,13 +78,16 @@ func (b *builder) users(passwd, group string) error {
 	if err != nil {
 		return err
 	}
+	return m.addAccounts(users, groups)
+}
+
+// addAccounts adds the files of users and groups that nobody has brought.
+func (m *Maker) addAccounts(users, groups string) error {
 	for name, text := range map[string]string{"/etc/passwd": users, "/etc/group": groups} {
-		if at, err := b.image.Resolve(name, true); err == nil && b.image.Get(at) != nil {
+		if at, err := m.image.Resolve(name, true); err == nil && m.image.Get(at) != nil {
 			continue
 		}
-		n := initramfs.Data(0o644, []byte(text))
-		n.From = "pazinit initramfs"
-		if err := b.image.Add(name, n); err != nil {
+		if err := m.addText(name, text); err != nil {
 			return err
 		}
 	}
