@@ -111,6 +111,11 @@ func TestExamples(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	machine, err := os.ReadFile("../docs/machine.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	docs = append(docs, machine...)
 	examples := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(string(docs), -1)
 	if len(examples) < 3 {
 		t.Fatalf("%d examples", len(examples))

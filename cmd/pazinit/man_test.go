@@ -120,7 +120,8 @@ func TestManualPagesAreComplete(t *testing.T) {
 		return regexp.MustCompile(`\\f.`).ReplaceAllString(strings.ReplaceAll(string(b), `\-`, "-"), "")
 	}
 	want := []string{
-		"SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2",
+		"SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGPWR",
+		"pazinit.config=", "pazinit.procfile=", "pazinit.log=", "pazinit.set=", "pazinit.shell", "pazinit.debug_exit=", "pazinit.init=",
 		"PAZINIT_SOCKET", "XDG_RUNTIME_DIR", "NO_COLOR", "TERM",
 		"/etc/pazinit/pazinit.yaml", "/run/pazinit/pazinit.sock", "/run/pazinit/control", "/tmp/pazinit-UID",
 		"STOPPED", "STARTING", "RUNNING", "BACKOFF", "STOPPING", "EXITED", "FATAL",
