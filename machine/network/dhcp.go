@@ -71,6 +71,7 @@ const (
 	longestWait   = 64 * time.Second
 	requestTries  = 4
 	rebootTries   = 3
+	silentTries   = 4 // after that many that nobody answers is said
 	probeTries    = 2
 	probeWait     = 100 * time.Millisecond
 	afterNAK      = time.Second // doubles: a server that offers and refuses is no reason to hurry
@@ -224,7 +225,11 @@ func (c *client) again(now time.Duration) []action {
 		return []action{{kind: send, packet: c.packet(now, dhcpv4.MessageTypeRequest)}}
 	case selecting:
 		c.deadline = now + c.wait(tries)
-		return []action{{kind: send, packet: c.packet(now, dhcpv4.MessageTypeDiscover)}}
+		acts := []action{{kind: send, packet: c.packet(now, dhcpv4.MessageTypeDiscover)}}
+		if tries == silentTries {
+			acts = append(acts, action{kind: say, say: "no DHCP server answers yet"})
+		}
+		return acts
 	case idle, waiting, requesting, bound, rebooting, numPhases:
 	}
 	c.deadline = now + c.wait(tries)

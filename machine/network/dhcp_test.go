@@ -131,9 +131,13 @@ func TestClientStory(t *testing.T) {
 	}
 	expect("carrier", c.step(now, event{kind: carrierUp}), "DISCOVER", selecting)
 	var waits []time.Duration
-	for range 8 {
+	for i := range 8 {
 		from := now
-		expect("nobody", wake(), "DISCOVER", selecting)
+		want := "DISCOVER"
+		if i+1 == silentTries {
+			want += " say"
+		}
+		expect("nobody", wake(), want, selecting)
 		waits = append(waits, now-from)
 	}
 	if !slices.IsSorted(waits) || waits[0] != time.Second || waits[7] != longestWait {

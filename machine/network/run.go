@@ -242,7 +242,7 @@ func (r *runner) reconcile(ctx context.Context) (wait time.Duration, err error) 
 			f.said = f.problem.Error()
 			r.o.Say(f.cfg.Name + ": " + f.said)
 		}
-		left := max(f.retry-boottime(), time.Millisecond)
+		left := max(f.retry-boottime(), 100*time.Millisecond)
 		if wait == 0 || left < wait {
 			wait = left
 		}
@@ -297,6 +297,11 @@ func (r *runner) attend(ctx context.Context, f *iface, all []link) (again bool) 
 	f.link = l
 	if old.index != l.index || !slices.Equal(old.mac, l.mac) {
 		r.stopWorker(f)
+		if f.lease != nil && old.index == l.index { // it was another hardware address's
+			if err := dropAddress(l, f.lease.Address); err != nil {
+				r.o.Say(err.Error())
+			}
+		}
 		f.applied, f.lease = false, nil
 	}
 	if f.applied && !l.up && f.problem == nil {
@@ -357,6 +362,7 @@ func (r *runner) makeDevice(f *iface, all []link) (made bool) {
 	case f.cfg.VLAN != 0:
 		p := slices.IndexFunc(all, func(l link) bool { return l.name == f.cfg.Parent })
 		if p < 0 {
+			f.problem = nil
 			return false
 		}
 		if err = setUp(all[p]); err == nil {
@@ -438,7 +444,7 @@ func (r *runner) serve(ctx context.Context, f *iface) {
 			return
 		}
 		f.worker = &worker{
-			link: f.link, ownMTU: f.cfg.MTU != 0, metric: uint32(200 + f.link.index),
+			link: f.link, ownMTU: f.cfg.MTU != 0, leastMTU: f.cfg.leastMTU(), metric: uint32(200 + f.link.index),
 			release: r.c.Release, reports: r.reports, c: client{hostname: r.c.Hostname},
 		}
 		if k, ok := r.kept[f.cfg.Name]; ok && k.Lease != nil && k.MAC == macText(f.link.mac) && k.Lease.sane() && !k.Lease.expired(boottime()) {
@@ -451,6 +457,15 @@ func (r *runner) serve(ctx context.Context, f *iface) {
 		f.worker.told = carrier{downs: -1}
 	}
 	r.tell(f)
+}
+
+// leastMTU is what a DHCP server may say: with less than 1280 the kernel takes all
+// of IPv6 from a device.
+func (in *Interface) leastMTU() int {
+	if in.IPv6RA != nil && *in.IPv6RA || slices.ContainsFunc(in.Addresses, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
+		return 1280
+	}
+	return 0
 }
 
 func (r *runner) tell(f *iface) {

@@ -17,6 +17,7 @@ type worker struct {
 	link     link
 	told     carrier // of a carrier, by the loop
 	ownMTU   bool    // the configuration says it
+	leastMTU int     // that a server may say
 	metric   uint32  // of the routes
 	c        client
 	release  bool
@@ -312,7 +313,7 @@ func (w *worker) bind(ctx context.Context, l *Lease) error {
 		}
 	}
 	w.routes = routes
-	if l.MTU != 0 && !w.ownMTU {
+	if l.MTU != 0 && !w.ownMTU && l.MTU >= w.leastMTU {
 		if err := setMTU(w.link, l.MTU); err != nil {
 			w.say(ctx, err.Error())
 		} else {
