@@ -151,7 +151,7 @@ func (c *console) queued(n int) {
 	c.used += n
 	if !c.writing && len(c.buf) > 0 {
 		c.writing = true
-		go c.run()
+		c.hub.begin("the console", c.run)
 	}
 }
 
@@ -296,28 +296,50 @@ func (c *console) run() {
 		out := c.buf
 		c.buf = spare[:0]
 		c.mu.Unlock()
-		for p := out; len(p) > 0; {
-			n := min(len(p), consoleWrite)
-			c.put(p[:n])
-			p = p[n:]
-			c.mu.Lock()
-			c.used -= n
-			var list []*stream
-			if c.used <= consoleQueue/2 {
-				list, c.waiting = c.waiting, nil
-				if c.room != nil {
-					close(c.room)
-					c.room = nil
-				}
-			}
-			c.mu.Unlock()
-			if list != nil {
-				c.hub.mu.Lock()
-				c.hub.wake(list)
-				c.hub.mu.Unlock()
-			}
-		}
+		c.writeAll(out)
 		spare = out
+	}
+}
+
+// writeAll writes what was taken from the queue. After a panic the rest is lost.
+func (c *console) writeAll(p []byte) {
+	left := len(p)
+	defer func() {
+		if v := recover(); v != nil {
+			c.hub.panicked("the console", v)
+			c.trouble.total.Add(uint64(left))
+			c.wrote(left)
+			t := time.NewTimer(panicPause)
+			<-t.C
+		}
+	}()
+	for len(p) > 0 {
+		n := min(len(p), consoleWrite)
+		c.hub.fault("console")
+		c.put(p[:n])
+		p = p[n:]
+		left -= n
+		c.wrote(n)
+	}
+}
+
+// wrote takes n bytes off the queue, and wakes those that wait for room.
+func (c *console) wrote(n int) {
+	c.mu.Lock()
+	c.used -= n
+	var list []*stream
+	if c.used <= consoleQueue/2 {
+		list, c.waiting = c.waiting, nil
+		if c.room != nil {
+			close(c.room)
+			c.room = nil
+		}
+	}
+	c.mu.Unlock()
+	if list != nil {
+		c.hub.mu.Lock()
+		defer c.hub.mu.Unlock()
+		c.hub.wake(list)
 	}
 }
 

@@ -171,7 +171,19 @@ func (f *file) upkeep() {
 	f.wantOpen, f.wantReopen, f.wantClear, f.pending, f.asked = false, false, false, nil, nil
 	done := f.refs == 0
 	h.mu.Unlock()
-	var err error
+	err := errors.New("a panic in pazinit itself")
+	defer func() { // also after a panic
+		for _, c := range asked {
+			c <- err
+		}
+		if len(text) > 0 {
+			h.log.wrote(len(text))
+		}
+	}()
+	err = f.keepUp(reopen, empty, done, len(asked) > 0, text)
+}
+
+func (f *file) keepUp(reopen, empty, done, asked bool, text []byte) (err error) {
 	if reopen {
 		f.close()
 	}
@@ -183,16 +195,13 @@ func (f *file) upkeep() {
 	}
 	if len(text) > 0 {
 		f.write(&f.self, text, time.Now().UnixNano(), whole)
-		h.log.wrote(len(text))
-	} else if err != nil && len(asked) == 0 {
-		f.trouble.fail(h, err, 0)
+	} else if err != nil && !asked {
+		f.trouble.fail(f.hub, err, 0)
 	}
 	if done {
 		f.close()
 	}
-	for _, c := range asked {
-		c <- err
-	}
+	return err
 }
 
 func (f *file) open() error {
@@ -271,6 +280,7 @@ func (f *file) removed() bool {
 func (f *file) write(s *stream, data []byte, t int64, kind ending) {
 	f.turns.Add(1)
 	defer f.turns.Add(1)
+	f.hub.fault("file")
 	if ago := t - f.checked; f.fd >= 0 && (ago > aliveEvery || ago < 0) { // negative: the clock was set back
 		f.checked = t
 		if f.removed() {

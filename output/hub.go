@@ -49,6 +49,13 @@ type Options struct {
 	// most once a minute for each. It is called from any goroutine, must not
 	// wait, and may call Log. nil logs it.
 	Notice func(msg string)
+
+	// Panicked is told of a panic, which has been recovered, by the goroutine that
+	// it was in, so that its stack is there. It must not wait, and not call the Hub.
+	// nil prints it.
+	Panicked func(where string, value any)
+
+	faults func(at string) // of tests, which panic
 }
 
 // A Hub owns all pipes, rings and files. Its methods may be called from any
@@ -145,7 +152,7 @@ func New(opt Options) (*Hub, error) {
 	}
 	h.openConsoles()
 	h.log.init(h)
-	go h.loop()
+	h.begin("output", h.loop)
 	return h, nil
 }
 
@@ -189,24 +196,52 @@ func (h *Hub) loop() {
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			return // cannot happen: the descriptor is ours
 		}
-		h.mu.Lock()
-		for _, ev := range events[:max(n, 0)] {
-			switch ev.Fd {
-			case idWake:
-				h.mu.Unlock()
-				return
-			case idTimer:
-				var b [8]byte
-				_, _ = unix.Read(h.timerfd, b[:])
-				h.fireTimers()
-			default:
-				if p := h.polled[ev.Fd]; p != nil {
-					p.ready()
+		if !h.serve(events[:max(n, 0)]) {
+			return
+		}
+		runtime.Gosched() // the runners go on in this thread
+	}
+}
+
+// serve hands on what epoll has told. It is false at the end.
+func (h *Hub) serve(events []unix.EpollEvent) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i := range events {
+		if events[i].Fd == idWake {
+			return false
+		}
+		h.serveOne(events[i].Fd)
+	}
+	return true
+}
+
+// serveOne hands on one event. A stream that this panics for gets its turn all
+// the same: epoll tells of it no more. mu is held.
+func (h *Hub) serveOne(id int32) {
+	defer func() {
+		if v := recover(); v != nil {
+			h.panicked("output", v)
+			switch p := h.polled[id].(type) {
+			case *stream:
+				if p.state == armed {
+					h.pauseUntil(p, monotonic()+int64(panicPause))
 				}
+			case *Logger:
+				h.rearm(p.wfd, p.id, unix.EPOLLOUT)
+			}
+			if id == idTimer && len(h.timers) > 0 {
+				h.setTimer(monotonic() + int64(panicPause))
 			}
 		}
-		h.mu.Unlock()
-		runtime.Gosched() // the runners go on in this thread
+	}()
+	h.fault("loop")
+	if id == idTimer {
+		var b [8]byte
+		_, _ = unix.Read(h.timerfd, b[:])
+		h.fireTimers()
+	} else if p := h.polled[id]; p != nil {
+		p.ready()
 	}
 }
 
@@ -246,20 +281,51 @@ func (h *Hub) enqueue(s *stream) {
 func (h *Hub) startRunner() {
 	if h.qhead < len(h.queue) && h.running < maxRunners {
 		h.running++
-		go h.run()
+		h.begin("output", h.run)
 	}
+}
+
+// restStream reads s again after a while. mu is held.
+func (h *Hub) restStream(s *stream) {
+	if s.upkeep != nil {
+		s.state = idle
+		return
+	}
+	h.pauseUntil(s, monotonic()+int64(panicPause))
 }
 
 // run is a runner: it serves the queue until it is empty.
 func (h *Hub) run() {
 	h.mu.Lock()
+	locked := true
+	var cur *stream // the sink of which is acquired, or that has no owner but us
+	acquired := false
+	defer func() {
+		if v := recover(); v != nil { // between two turns: another goes on
+			if !locked {
+				h.mu.Lock()
+			}
+			defer h.mu.Unlock()
+			h.panicked("output", v)
+			h.running--
+			if acquired {
+				cur.sink.release(cur)
+			}
+			if cur != nil && cur.state == busy {
+				h.restStream(cur)
+			}
+			h.startRunner()
+		}
+	}()
 	var b []byte
 	if n := len(h.buffers); n > 0 {
 		b, h.buffers = h.buffers[n-1], h.buffers[:n-1]
 	} else {
+		locked = false
 		h.mu.Unlock()
 		b = newBuffer()
 		h.mu.Lock()
+		locked = true
 	}
 	for h.qhead < len(h.queue) && h.running <= maxRunners {
 		s := h.queue[h.qhead]
@@ -271,22 +337,29 @@ func (h *Hub) run() {
 			s.state = parked
 			continue
 		}
-		s.state = busy
+		cur, acquired, s.state = s, true, busy
 		s.flushing, s.flushed = s.flushed, nil
 		s.saying = s.takeSaid()
 		if s.sink.waits() { // it may be stuck in there: others take the queue
 			h.running--
 			h.startRunner()
 		}
+		locked = false
 		h.mu.Unlock()
-		more, n := s.turn(b)
+		more, n, failed := s.safeTurn(b)
 		h.mu.Lock()
+		locked = true
 		h.dirty = h.dirty || n > 2<<10
 		if s.sink.waits() {
 			h.running++
 		}
+		acquired = false
 		s.sink.release(s)
 		h.after(s, more, n)
+		if failed && (s.state == armed || s.state == paused) {
+			h.restStream(s)
+		}
+		cur = nil
 	}
 	h.running--
 	h.startRunner()
@@ -302,6 +375,7 @@ func (h *Hub) run() {
 		h.buffers = append(h.buffers, b)
 		b = nil
 	}
+	locked = false
 	h.mu.Unlock()
 	freeBuffer(b)
 }

@@ -162,7 +162,8 @@ func (src *Source) connect(which uint8, t *Target) error {
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
 		if t.Kind == "capture" && (errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)) {
 			// Better that it runs than that its lines have a name.
-			go h.notice(streamNames[which] + " of " + src.cfg.Name + " is not captured but inherited: " + err.Error())
+			msg := streamNames[which] + " of " + src.cfg.Name + " is not captured but inherited: " + err.Error()
+			h.begin("output", func() { h.notice(msg) })
 			src.inherit(which)
 			return nil
 		}

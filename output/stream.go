@@ -108,6 +108,20 @@ func (s *stream) ready() {
 	}
 }
 
+// safeTurn is turn, whose panic costs what this turn has read and no more.
+func (s *stream) safeTurn(b []byte) (more bool, total int, failed bool) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.src.hub.panicked("output of "+s.src.cfg.Name, v)
+			s.level, s.saying, s.carry, s.cont = 0, nil, nil, false
+			more, failed = false, true
+		}
+	}()
+	s.src.hub.fault("turn")
+	more, total = s.turn(b)
+	return more, total, false
+}
+
 // turn reads and delivers. It says whether there may be more, and how much it read.
 func (s *stream) turn(b []byte) (more bool, total int) {
 	if s.upkeep != nil {
