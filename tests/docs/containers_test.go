@@ -1,4 +1,4 @@
-// Package docs checks what docs/containers.md shows against the built program.
+// Package docs checks what pages of docs show against the built program.
 package docs
 
 import (
@@ -35,11 +35,17 @@ var (
 	flag  = regexp.MustCompile("(?m)(?:^|[\\s\"`])(--[a-z][a-z-]*)")
 )
 
-// TestExamples lets pazinit check each Procfile of the page, and each
+// TestExamples lets pazinit check each Procfile of the pages, and each
 // configuration beside the Procfile of its section.
 func TestExamples(t *testing.T) {
+	for page, kinds := range map[string][]string{"docs/containers.md": {"procfile", "yaml"}, "docs/machine-network.md": {"yaml"}} {
+		t.Run(page, func(t *testing.T) { examples(t, page, kinds) })
+	}
+}
+
+func examples(t *testing.T, page string, kinds []string) {
 	checked := map[string]int{}
-	for _, section := range strings.Split(read(t, "docs/containers.md"), "\n## ") {
+	for _, section := range strings.Split(read(t, page), "\n## ") {
 		title, _, _ := strings.Cut(section, "\n")
 		dir := t.TempDir()
 		for _, block := range fence.FindAllStringSubmatch(section, -1) {
@@ -58,8 +64,10 @@ func TestExamples(t *testing.T) {
 			}
 		}
 	}
-	if checked["procfile"] == 0 || checked["yaml"] == 0 {
-		t.Errorf("checked %v, want Procfiles and configurations", checked)
+	for _, kind := range kinds {
+		if checked[kind] == 0 {
+			t.Errorf("checked %v, want some of %s", checked, kind)
+		}
 	}
 }
 
