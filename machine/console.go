@@ -10,11 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OpenConsole makes the console this process's standard input, output and error
-// and controlling terminal, and returns its path. name is a device below /dev
-// or a path; "" is the last one of /sys/class/tty/console/active, which is
-// /dev/console's (Documentation/ABI/testing/sysfs-tty) but, unlike that, can
-// control a session. Where it cannot be opened, the others of that file are
+// OpenConsole makes the console this process's standard input, output and error,
+// and returns its path. name is a device below /dev or a path; "" is the last one
+// of /sys/class/tty/console/active, which is /dev/console's
+// (Documentation/ABI/testing/sysfs-tty) but, unlike that, can control a session.
+// It controls none yet: a child can take it, and Ctrl-C is no signal to PID 1. Where it cannot be opened, the others of that file are
 // tried, /dev/console, then /dev/null; err says what went wrong, and path is ""
 // only if nothing could be opened.
 //
@@ -81,7 +81,7 @@ func openQuiet(path string) (int, error) {
 	return fd, nil
 }
 
-// takeConsole puts fd, which it closes, at 0 to 2, and takes the terminal.
+// takeConsole puts fd, which it closes, at 0 to 2, and sets the terminal up.
 func takeConsole(fd int, path string) error {
 	if fd <= 2 { // one of them was closed
 		high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
@@ -102,10 +102,6 @@ func takeConsole(fd int, path string) error {
 	}
 	if err := makeSane(fd); err != nil {
 		return fmt.Errorf("set up console %s: %w", path, err)
-	}
-	_, _ = unix.Setsid() // refused to who is a leader already
-	if err := unix.IoctlSetInt(fd, unix.TIOCSCTTY, 0); err != nil {
-		return fmt.Errorf("take console %s for this session: %w", path, err)
 	}
 	return nil
 }

@@ -116,7 +116,7 @@ func TestOpenConsole(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("the child: %v, it said %q", err, said)
 	}
-	if want := "path " + slave + " err <nil> tty true nonblock [false false false] more []\r\nend\r\n"; string(said) != want {
+	if want := "path " + slave + " err <nil> session 0 nonblock [false false false] more []\r\nend\r\n"; string(said) != want {
 		t.Errorf("the console says %q, want %q", said, want)
 	}
 	now, err := unix.IoctlGetTermios(fd, unix.TCGETS)
@@ -143,8 +143,8 @@ func openedConsole(slave string) {
 			more = append(more, name)
 		}
 	}
-	_, ttyErr := unix.Open("/dev/tty", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	fmt.Printf("path %s err %v tty %t nonblock %v more %v\nend\n", path, err, ttyErr == nil, nonblock, more)
+	session, _ := unix.IoctlGetInt(0, unix.TIOCGSID)
+	fmt.Printf("path %s err %v session %d nonblock %v more %v\nend\n", path, err, session, nonblock, more)
 	os.Exit(0)
 }
 

@@ -19,7 +19,7 @@ import (
 // Documentation/admin-guide/blockdev/zram.rst
 func Zram(size int64, algorithm string) error {
 	if _, err := os.Stat("/sys/class/zram-control"); err != nil {
-		if errs := LoadModules([]string{"zram"}); len(errs) > 0 {
+		if errs := LoadModules([]string{"zram num_devices=0"}); len(errs) > 0 {
 			return fmt.Errorf("make zram: %w", errors.Join(errs...))
 		}
 	}
