@@ -98,13 +98,18 @@ func initialPIDs() (initial, known bool) {
 
 // boot is the life of a machine's init. It returns only what there is nobody to
 // return it to.
-func (c *command) boot(args []string) int {
+func (c *command) boot(args []string) (code int) {
 	h := &host{c: c, args: args, up: newNetUp(), dir: networkDir}
 	c.host = h
+	defer func() {
+		if fault := recover(); fault != nil {
+			code = h.emergency(fmt.Errorf("a fault of pazinit: %v\n%s", fault, debug.Stack()))
+		}
+	}()
 	if err := h.run(bootSteps); err != nil {
 		return h.emergency(err)
 	}
-	code := h.supervise()
+	code = h.supervise()
 	if !c.ran {
 		return h.emergency(errors.New("it cannot supervise; why stands above"))
 	}
