@@ -23,6 +23,12 @@ type Options struct {
 	RootSet    bool     // Root was configured by hand: it or nothing
 	Subsystems []string // v1 controllers to prefer after pids and freezer
 	Version    int      // only this one, 1 or 2; 0 takes v2, else v1
+
+	// Panicked is told of a panic, which has been recovered, by the goroutine that
+	// it was in, so that its stack is there. It must not wait. nil prints it.
+	Panicked func(where string, value any)
+
+	faults func(at string) // of tests, which panic
 }
 
 // A Hierarchy is our folder in a mounted hierarchy. Its methods may be called
@@ -119,7 +125,7 @@ func openBase(m mount, base string, o Options) (_ *Hierarchy, err error) {
 	if err := checkMagic(top, m.version); err != nil {
 		return nil, fmt.Errorf("%s: %w", m.point, err)
 	}
-	h := &Hierarchy{mount: m, base: -1, dir: -1, sound: map[string]bool{}}
+	h := &Hierarchy{mount: m, base: -1, dir: -1, sound: map[string]bool{}, watcher: watcher{told: o.Panicked, faults: o.faults}}
 	defer func() {
 		if err != nil {
 			h.closeFDs()

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,6 +23,9 @@ type watcher struct {
 	fd      int      // inotify's; File.Fd would make it block
 	closed  bool
 	running sync.WaitGroup // every goroutine; begun only under mu and before closed
+
+	told   func(where string, value any) // Options.Panicked
+	faults func(at string)
 }
 
 // A watch is one wait. It is over when it is in no map.
@@ -81,7 +85,7 @@ func (w *watcher) spawn(f func()) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.closed {
-		w.running.Go(f)
+		w.begin(f)
 	}
 	return !w.closed
 }
@@ -106,7 +110,7 @@ func (w *watcher) add(h *Hierarchy, one *watch) error {
 		}
 		w.fd, w.inotify = fd, os.NewFile(uintptr(fd), "inotify")
 		inotify := w.inotify
-		w.running.Go(func() { w.serve(h, inotify) })
+		w.begin(func() { w.serve(h, inotify) })
 	}
 	wd, err := unix.InotifyAddWatch(w.fd, fmt.Sprintf("/proc/self/fd/%d", target), unix.IN_MODIFY)
 	if err != nil {
@@ -152,12 +156,16 @@ func (w *watcher) forget(name string) {
 
 // fire ends one and calls its function, unless it was over before.
 func (w *watcher) fire(one *watch) {
-	w.mu.Lock()
-	ok := w.drop(one)
-	w.mu.Unlock()
-	if ok {
+	if w.over(one) {
+		defer w.caught()
 		one.fn()
 	}
+}
+
+func (w *watcher) over(one *watch) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.drop(one)
 }
 
 // removed ends the wait for a group that was removed, and so is empty.
@@ -199,12 +207,30 @@ func (w *watcher) serve(h *Hierarchy, inotify *os.File) {
 			size := unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(b[12:]))
 			b = b[min(size, len(b)):]
 			for _, one := range w.meant(wd, mask) {
-				populated, err := h.populated(h.dir, one.name)
-				if err != nil || !populated {
-					w.fire(one)
-				}
+				w.look(h, one)
 			}
 		}
+	}
+}
+
+// look fires one if its group is empty, or if that cannot be told.
+func (w *watcher) look(h *Hierarchy, one *watch) {
+	defer w.rescue(one)
+	w.fault("look")
+	populated, err := h.populated(h.dir, one.name)
+	if err != nil || !populated {
+		w.fire(one)
+	}
+}
+
+// rescue, deferred, ends a panic in the wait of one by firing it, after a while:
+// whoever waits looks himself, and waits again.
+func (w *watcher) rescue(one *watch) {
+	if v := recover(); v != nil {
+		w.tell(v)
+		t := time.NewTimer(panicPause)
+		<-t.C
+		w.fire(one)
 	}
 }
 
@@ -225,7 +251,9 @@ func (w *watcher) meant(wd int32, mask uint32) []*watch {
 
 // awaitMembers waits for one member after the other until none is left.
 func (w *watcher) awaitMembers(g *Group, one *watch) {
+	defer w.rescue(one)
 	for {
+		w.fault("members")
 		pids, err := g.Procs()
 		if err != nil || len(pids) == 0 {
 			w.fire(one)
