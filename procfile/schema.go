@@ -39,14 +39,13 @@ func Schema() []byte {
 	return append(out, '\n')
 }
 
+// defNames are what levels are called that have no name of one word, or one that
+// says too little.
+var defNames = map[Level]string{AtOutput: "output", AtMount: "mount", AtInterface: "interface"}
+
 func defName(level Level) string {
-	switch level {
-	case AtOutput:
-		return "output"
-	case AtMount:
-		return "mount"
-	case AtInterface:
-		return "interface"
+	if name, ok := defNames[level]; ok {
+		return name
 	}
 	return level.Names()[0]
 }

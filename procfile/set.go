@@ -2,6 +2,7 @@ package procfile
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -44,10 +45,8 @@ func (l *loader) applySets(r *reader, tree *node) {
 // setPath completes keys from the top; nil if the first names nothing.
 func (l *loader) setPath(tree *node, keys []string) (path []string, meant string) {
 	top := keyNames(table, AtTop)
-	for _, k := range top {
-		if k == keys[0] {
-			return keys, ""
-		}
+	if slices.Contains(top, keys[0]) {
+		return keys, ""
 	}
 	known := top
 	var app *node
@@ -70,15 +69,14 @@ func (l *loader) setPath(tree *node, keys []string) (path []string, meant string
 	return append(path, keys[1:]...), ""
 }
 
+var maps = []Type{TypeMap, TypeSection, TypeSections, TypeOutput, TypeVerbs}
+
 // sectionKey reports whether an application's key has keys in it.
 func sectionKey(name string) bool {
 	for i := range table {
 		k := &table[i]
-		if k.At&AtApplication != 0 && k.Name == name {
-			switch k.Type {
-			case TypeMap, TypeSection, TypeSections, TypeOutput, TypeVerbs:
-				return true
-			}
+		if k.At&AtApplication != 0 && k.Name == name && slices.Contains(maps, k.Type) {
+			return true
 		}
 	}
 	return false
