@@ -156,10 +156,8 @@ func validDomain(s string) bool {
 		if part == "" || len(part) > 63 || part[0] == '-' {
 			return false
 		}
-		for _, c := range []byte(part) {
-			if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_') {
-				return false
-			}
+		if strings.Trim(part, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != "" {
+			return false
 		}
 	}
 	return true

@@ -272,16 +272,16 @@ func (c *client) receive(now time.Duration, p *dhcpv4.DHCPv4) []action {
 		return nil
 	}
 	server := oneAddr(p.Options.Get(dhcpv4.OptionServerIdentifier))
-	switch kind {
-	case dhcpv4.MessageTypeNak:
+	if kind == dhcpv4.MessageTypeNak {
 		if c.phase == requesting && server != c.offer.Server || c.phase == renewing && server != c.lease.Server {
 			return nil
 		}
 		return c.nak(now, server)
-	case dhcpv4.MessageTypeAck:
-		return c.ack(now, server, p)
 	}
-	return nil
+	if kind != dhcpv4.MessageTypeAck {
+		return nil
+	}
+	return c.ack(now, server, p)
 }
 
 func (c *client) nak(now time.Duration, server netip.Addr) []action {

@@ -367,7 +367,7 @@ func FuzzReceive(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if !l.sane() || l.Address.Bits() == 0 || l.Expiry != 0 && !(l.Renew <= l.Rebind && l.Rebind <= l.Expiry && l.Renew >= 2*time.Second) {
+		if !l.sane() || l.Address.Bits() == 0 || l.Expiry != 0 && l.Renew < 2*time.Second {
 			t.Errorf("lease %+v", l)
 		}
 		text := resolvConf(l.DNS, l.Search)

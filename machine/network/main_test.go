@@ -365,15 +365,10 @@ func (s *server) take(b []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	kind := dhcpv4.MessageTypeAck
-	switch m.MessageType() {
-	case dhcpv4.MessageTypeDiscover:
+	if m.MessageType() == dhcpv4.MessageTypeDiscover {
 		kind = dhcpv4.MessageTypeOffer
-	case dhcpv4.MessageTypeRequest:
-		if id := oneAddr(m.Options.Get(dhcpv4.OptionServerIdentifier)); id.IsValid() && id != s.own {
-			return // another's
-		}
-	default:
-		return
+	} else if id := oneAddr(m.Options.Get(dhcpv4.OptionServerIdentifier)); m.MessageType() != dhcpv4.MessageTypeRequest || id.IsValid() && id != s.own {
+		return // another's
 	}
 	if s.silent != nil && s.silent(m) {
 		return

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -205,7 +206,7 @@ func setAddress(l link, p netip.Prefix, life time.Duration) error {
 	}
 	if life > 0 {
 		s := uint32(max(1, min((life+time.Second-1)/time.Second, 1<<32-2)))
-		info := nl.IfaCacheInfo{IfaCacheinfo: unix.IfaCacheinfo{Valid: s, Prefered: s}}
+		info := nl.IfaCacheInfo{IfaCacheinfo: unix.IfaCacheinfo{Valid: s, Prefered: s}} //nolint:misspell // the kernel's
 		data = append(data, nl.NewRtAttr(unix.IFA_CACHEINFO, info.Serialize()))
 	}
 	if err := change(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, data...); err != nil && !errors.Is(err, unix.EEXIST) {
@@ -303,11 +304,8 @@ const (
 func setRoute(l link, r Route, protocol uint8, from netip.Addr, own []netip.Prefix) error {
 	m, data := routeMessage(l, r, protocol)
 	if r.Via.IsValid() && !r.Via.IsLinkLocalUnicast() {
-		onlink := true
-		for _, p := range own {
-			onlink = onlink && !(p.Contains(r.Via) && p.Bits() < p.Addr().BitLen())
-		}
-		if onlink {
+		within := func(p netip.Prefix) bool { return p.Contains(r.Via) && !p.IsSingleIP() }
+		if !slices.ContainsFunc(own, within) {
 			m.Flags |= unix.RTNH_F_ONLINK
 		}
 	}
