@@ -24,6 +24,11 @@ func guest(args []string) error {
 	do, ok := map[string]func(args []string) error{
 		"agent":   agent,
 		"modules": modules,
+		"kexec":   kexec,
+		"hold":    hold,
+		"crash":   crash,
+		"probe":   probe,
+		"lines":   lines,
 		"login":   login,
 	}[args[0]]
 	if !ok {
@@ -36,9 +41,6 @@ func guest(args []string) error {
 func agent([]string) error {
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-999"), 0); err != nil {
 		return err
-	}
-	if _, err := findPort(); err != nil { // TODO: machine's own loader
-		_ = modules([]string{"/lib/modules/pazinit.load"})
 	}
 	name, err := port()
 	if err != nil {

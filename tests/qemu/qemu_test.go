@@ -144,6 +144,7 @@ type machine struct {
 	*VM
 	t       testing.TB
 	allowed string // of what is wrong on its console, a pattern
+	name    string // of one of several
 }
 
 // boot boots a machine with files added to the common ones. In the end, nothing
@@ -170,7 +171,7 @@ func bootAs(t testing.TB, c Config, allowed string) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &machine{v, t, allowed}
+	m := &machine{VM: v, t: t, allowed: allowed}
 	t.Cleanup(func() {
 		v.Kill()
 		for line := range strings.Lines(v.Console()) {
@@ -179,7 +180,7 @@ func bootAs(t testing.TB, c Config, allowed string) *machine {
 			}
 		}
 		if t.Failed() {
-			t.Logf("the console is in %s", keep(t.Name(), v.Console()))
+			t.Logf("the console is in %s", keep(strings.TrimSuffix(t.Name()+"-"+m.name, "-"), v.Console()))
 		}
 	})
 	return m

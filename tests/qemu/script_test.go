@@ -17,6 +17,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pazinit/pazinit/initramfs"
 	"github.com/pazinit/pazinit/tests/rig"
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -221,6 +222,11 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 			ts.Fatalf("QEMU ended with status %d", status)
 		}
 	},
+	// tell: prints the last stdout in the test's output, also when all is well.
+	"tell": func(ts *testscript.TestScript, _ bool, _ []string) {
+		s := ts.Value(scriptKey{}).(*script)
+		fmt.Printf("%s:\n%s", s.t.Name(), ts.ReadFile("stdout"))
+	},
 	// cut: the power.
 	"cut": func(ts *testscript.TestScript, _ bool, args []string) {
 		m, _ := on(ts, args)
@@ -253,6 +259,7 @@ func bootCommand(ts *testscript.TestScript, _ bool, args []string) {
 	reboots := fl.Bool("reboots", false, "a reset does not end it")
 	limit := fl.Duration("limit", patience, "its time")
 	config := fl.String("config", "pazinit.yaml", "another one")
+	kexec := fl.Bool("kexec", false, "with its kernel and an image as /kexec/kernel and /kexec/initrd")
 	panics := fl.String("panic", "-1", "panic= of the kernel's command line")
 	disks := fl.String("disks", "", "files for /dev/vda and so on, with commas between")
 	ts.Check(fl.Parse(args))
@@ -275,10 +282,20 @@ func bootCommand(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	image, err := NewImage(parts, files)
 	ts.Check(err)
+	if *kexec {
+		next := filepath.Join(s.dir, "next.cpio")
+		ts.Check(writeImage(image, next))
+		for name, file := range map[string]string{"/kexec/kernel": s.kernel.Image, "/kexec/initrd": next} {
+			n, err := initramfs.FileNode(file)
+			ts.Check(err)
+			ts.Check(image.Add(name, n))
+		}
+	}
 	s.machines[*name] = bootAs(s.t, Config{
 		Arch: AMD64, Kernel: s.kernel.Image, Image: image, Accel: h.accel, Memory: *memory, Limit: *limit, Reboots: *reboots, Panic: *panics,
-		Cmdline: cgroups[s.version] + " " + *line, Args: qemu,
+		Cmdline: cgroups[s.version] + " " + *line, Args: qemu, Dir: s.dir,
 	}, s.allowed)
+	s.machines[*name].name = *name
 }
 
 // laid are the files that a script has for its machine.

@@ -63,6 +63,7 @@ type Config struct {
 	Reboots bool     // a reset starts it again; else it ends the machine
 	Panic   string   // panic= of the kernel, "-1" is at once, "" is none
 	Args    []string // more for QEMU
+	Dir     string   // which paths in them are in
 }
 
 // Args are the arguments for QEMU, but for what its ends are connected with. initrd
@@ -146,7 +147,7 @@ func Boot(ctx context.Context, c Config) (*VM, error) {
 		"-chardev", "socket,id=agent,fd=3", "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,name=" + Port,
 		"-chardev", "socket,id=qmp,fd=4", "-mon", "chardev=qmp,mode=control",
 	})...)
-	cmd.Stdout, cmd.Stderr = v, v
+	cmd.Stdout, cmd.Stderr, cmd.Dir = v, v, c.Dir
 	if v.keys, err = cmd.StdinPipe(); err != nil {
 		clean()
 		return nil, err
