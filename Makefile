@@ -51,6 +51,7 @@ vm: build ## boots examples/vm in QEMU, with its console here
 vm-test: programs ## the tests in QEMU: pazinit as PID 1 of real kernels
 	scripts/fetch-kernel
 	scripts/fetch-crun
+	scripts/fetch-inits
 	go test -tags qemu -count=1 -timeout 2h -v ./tests/qemu
 
 lint: ## golangci-lint (gofmt, vet, staticcheck, the import rules), also for arm64
@@ -72,7 +73,9 @@ bench: ## numbers for this build on this machine; PEERS=1 adds other supervisors
 	go run ./tests/bench $(BENCH)
 
 seeds: programs ## which rows of the older supervisors' list pass
+	-@scripts/fetch-kernel && scripts/fetch-inits
 	-@go test -count=1 -v ./tests/seeds >out/seeds.log 2>&1
+	-@CGO_ENABLED=0 go test -tags qemu -count=1 -timeout 1h -v -run '^TestSeeds$$' ./tests/qemu >>out/seeds.log 2>&1
 	@awk -f tests/seeds/list.awk out/seeds.log
 
 oracle: build ## as root: the test-suites of tini and dumb-init, fetched from Debian, against pazinit by their names

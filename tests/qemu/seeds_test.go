@@ -50,16 +50,10 @@ func analyze(t *testing.T) {
 	}
 }
 
-// onBookworm boots a machine with the kernel that must be there, where CI runs.
+// onBookworm boots a machine.
 func onBookworm(t *testing.T, files Files) *machine {
 	t.Helper()
-	h, err := host()
-	if err != nil {
-		t.Fatal(err)
-	}
-	kernel, err := Bookworm(h.cache)
-	rig.Need(t, kernel.Release, err)
-	m := boot(t, kernel, cgroups["v2"], "", files)
+	m := boot(t, bookworm(t), cgroups["v2"], "", files)
 	m.must(m.Ready(1))
 	return m
 }

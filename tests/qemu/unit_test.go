@@ -27,12 +27,11 @@ const served = `applications:
 // files expect it.
 func bootBelow(t *testing.T, init, start string, files Files) *machine {
 	t.Helper()
+	kernel := bookworm(t)
 	h, err := host()
 	if err != nil {
 		t.Fatal(err)
 	}
-	kernel, err := Bookworm(h.cache)
-	rig.Need(t, kernel.Release, err)
 	root := filepath.Join(h.cache, "amd64", init)
 	if _, err := os.Stat(root); err != nil {
 		rig.Need(t, init, fmt.Errorf("find Debian's %s: %w; scripts/fetch-inits brings it", init, err))
@@ -58,6 +57,18 @@ func bootBelow(t *testing.T, init, start string, files Files) *machine {
 	m := bootAs(t, Config{Arch: AMD64, Kernel: kernel.Image, Image: image, Cmdline: "cgroups=v2 cgroup_no_v1=all", Accel: h.accel, Limit: patience, Memory: 768, Panic: "-1"}, "")
 	m.must(m.Ready(1))
 	return m
+}
+
+// bookworm is the kernel that must be there, where CI runs.
+func bookworm(t *testing.T) Kernel {
+	t.Helper()
+	cache, err := Cache()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kernel, err := Bookworm(cache)
+	rig.Need(t, kernel.Release, err)
+	return kernel
 }
 
 // deployed is a file of deploy/.

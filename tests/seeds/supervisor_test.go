@@ -195,6 +195,25 @@ applications:
 			t.Errorf("pid all = %d %q, want %q and that one does not run", code, out, want)
 		}
 	})},
+	{"SU-16l", in(rig.Config{ // and tests/qemu
+		Procfile: "db: {D}/worker db\nweb: {D}/worker web\nfront: {D}/worker front\n",
+		YAML:     "applications: {app: {procfile: Procfile, workers: {db: {priority: 1}, web: {priority: 2}, front: {priority: 3}}}}",
+		Files:    map[string]string{"worker": "#!/bin/sh\ntrap 'echo $1 >>{D}/order; exit 0' TERM\necho ready\nwhile :; do {H} sleep & wait; done\n"},
+		Setup:    func(dir string) { _ = os.Chmod(filepath.Join(dir, "worker"), 0o755) },
+	}, func(t *testing.T, r *rig.Rig) {
+		names := []string{"app:db.1", "app:web.1", "app:front.1"}
+		running(r, names...)
+		for _, name := range names { // the traps are set
+			r.Until(name+" is ready", func() bool { return did(r, "logs", name) != "" })
+		}
+		did(r, "shutdown")
+		if code := r.Wait(); code != 0 {
+			t.Errorf("exit status after shutdown = %d, want 0", code)
+		}
+		if got, want := r.Read("order"), "front\nweb\ndb\n"; got != want {
+			t.Errorf("stopped in the order %q, want %q", got, want)
+		}
+	})},
 	{"SU-16m", in(rig.Config{Procfile: "web: {H} sleep\n"}, func(t *testing.T, r *rig.Rig) {
 		alone, _ := program(t, "/", "--version")
 		version := strings.Fields(alone)[1]
