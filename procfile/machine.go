@@ -381,7 +381,7 @@ func (l *loader) readRoutes(n *node) {
 // (dev_valid_name, net/core/dev.c).
 func badInterface(name string) string {
 	if name != "*" && (len(name) > 15 || !hostLike(name) || name == "lo") {
-		return `up to 15 letters, digits, -, _ and ., or "*"; lo needs nothing`
+		return `up to 15 letters, digits, -, _ and ., or "*"; not lo`
 	}
 	return ""
 }
@@ -428,7 +428,7 @@ func (l *loader) readNetwork(n *node) {
 	}
 	at := l.at
 	for _, e := range n.keys {
-		if meant := badInterface(e.key); meant != "" {
+		if meant := badInterface(e.key); meant != "" && e.key != "lo" {
 			l.errs.add(e.pos, meant, "%s: bad name of an interface %s", at, quote(e.key))
 			continue
 		}

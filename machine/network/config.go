@@ -94,7 +94,9 @@ func (in *Interface) check() error {
 	case !validName(in.Name):
 		bad("no name of a device: 1 to 15 characters without /, :, spaces")
 	case in.Name == "lo":
-		bad("lo needs nothing")
+		if in.DHCP || in.VLAN != 0 || in.IsBridge || len(in.Bridge) > 0 || in.IPv6RA != nil || len(in.Gateways) > 0 {
+			bad("lo has addresses, routes and an mtu, and nothing else")
+		}
 	}
 	if max(len(in.Addresses), len(in.Gateways), len(in.Routes), len(in.Bridge)) > maxList {
 		bad("more than %d of something", maxList)

@@ -141,7 +141,7 @@ func TestCheck(t *testing.T) {
 	addr := netip.MustParseAddr
 	for want, in := range map[string]Interface{
 		"no name of a device":           {Name: "a b"},
-		"lo needs nothing":              {Name: "lo"},
+		"lo has addresses":              {Name: "lo", DHCP: true},
 		"needs a name":                  {Name: Any, IsBridge: true},
 		"0.0.0.0/8 is no host's":        {Name: "e", Addresses: prefixes("0.0.0.0/8")},
 		"192.0.2.255/24 is no host":     {Name: "e", Addresses: prefixes("192.0.2.255/24")},

@@ -68,7 +68,7 @@ func TestNothingAsked(t *testing.T) {
 func TestStatic(t *testing.T) {
 	wire(t, "st0")
 	r := start(t, Config{
-		Interfaces: []Interface{{
+		Interfaces: []Interface{{Name: "lo", Addresses: prefixes("10.9.0.1/32")}, {
 			Name: "st0", MTU: 1400, Addresses: prefixes("192.0.2.7/24", "10.1.0.1/32", "2001:db8::7/64"),
 			Gateways: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")},
 			Routes: []Route{
@@ -96,7 +96,10 @@ func TestStatic(t *testing.T) {
 	}
 	r.hears("network is up")
 	check()
-	if s := r.state(); !s.Up || len(s.Interfaces) != 1 || !s.Interfaces[0].Ready || s.ResolvConf != r.resolv {
+	if got := have(t, "lo"); !strings.Contains(got, "10.9.0.1/32") {
+		t.Errorf("lo has %s", got)
+	}
+	if s := r.state(); !s.Up || len(s.Interfaces) != 2 || !s.Interfaces[1].Ready || s.ResolvConf != r.resolv {
 		t.Errorf("state = %+v", s)
 	}
 	if b, _ := os.ReadFile(r.resolv); string(b) != "# written by pazinit\nsearch example.org\nnameserver 192.0.2.53\n" {
