@@ -32,6 +32,7 @@ type diagnosis struct {
 	Stdio         []stdioFacts      `json:"stdio"`
 	Terminal      terminalFacts     `json:"terminal"`
 	Signals       signalFacts       `json:"signals"`
+	Machine       *machineFacts     `json:"machine"` // nil: its init is another, or this is none
 	Findings      []doctorFinding   `json:"findings"`
 	Problems      []string          `json:"problems"` // what the configuration asks for in vain
 }

@@ -62,6 +62,7 @@ func doctorJudge(d *diagnosis, cfg *procfile.Config) []doctorLine {
 	j.features()
 	j.stdio()
 	j.signals()
+	j.machine()
 	return j.lines
 }
 

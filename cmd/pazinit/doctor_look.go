@@ -35,6 +35,7 @@ func doctorLook(o options) (d *diagnosis, cfg *procfile.Config, bad bool) {
 	cfg, err := d.lookConfig(o)
 	d.lookSocket(o, cfg)
 	d.lookPID1()
+	d.lookMachine()
 	d.lookPaths(cfg, mounts)
 	d.lookLimits(d.lookCgroups(cfg))
 	d.Features = lookFeatures()
