@@ -10,9 +10,10 @@ ROOT   := $(if $(filter-out 0,$(shell id -u)),sudo -E,env)
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1 	/p' Makefile | expand -t 12
 
-build: ## out/pazinit and out/pazinit-arm64, static
+build: ## out/pazinit and out/pazinit-arm64, static, and out/pazimage
 	CGO_ENABLED=0 go build $(FLAGS) -o out/pazinit ./cmd/pazinit
 	CGO_ENABLED=0 GOARCH=arm64 go build $(FLAGS) -o out/pazinit-arm64 ./cmd/pazinit
+	cd cmd/pazimage && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o ../../out/pazimage .
 
 shop:
 	CGO_ENABLED=0 go build -trimpath -o out/shop/bin/shop ./examples/shop/app
@@ -30,12 +31,14 @@ test: programs ## every test that needs no VM
 	go vet ./...
 	go test -race -timeout 25m ./...
 	cd tools/containers && go vet ./... && go test ./...
+	cd cmd/pazimage && go vet ./... && go test ./...
 
 root-test: programs ## the tests as root, where what root can do must not be skipped
 	PAZINIT_TEST_MUST=root,cgroup2 go test -count=1 -exec "$(ROOT)" ./...
 
 install: build ## below PREFIX, /usr/local by default: the program, man pages, completions
 	install -D -m 755 out/pazinit $(DESTDIR)$(PREFIX)/bin/pazinit
+	install -D -m 755 out/pazimage $(DESTDIR)$(PREFIX)/bin/pazimage
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 cmd/pazinit/pazinit.8
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man5 procfile/pazinit-procfile.5 procfile/pazinit.yaml.5
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
@@ -57,6 +60,7 @@ vm-test: programs ## the tests in QEMU: pazinit as PID 1 of real kernels
 lint: ## golangci-lint (gofmt, vet, staticcheck, the import rules), also for arm64
 	$(LINT) run ./...
 	cd tools/containers && go vet ./...
+	cd cmd/pazimage && go vet ./... && go tool -modfile=../../tools/go.mod golangci-lint run ./...
 	GOARCH=arm64 go vet ./...
 
 generate: ## what is generated from the sources

@@ -32,7 +32,7 @@ func fromHost(file string) (*Node, *unix.Stat_t, error) {
 		}
 		n.Mode, n.Target = TypeSymlink|0o777, target
 	case TypeChar, TypeBlock:
-		n.Major, n.Minor = unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev))
+		n.Major, n.Minor = unix.Major(st.Rdev), unix.Minor(st.Rdev)
 	}
 	if err := n.check(); err != nil {
 		return nil, nil, fmt.Errorf("read %s: %w", file, err)
@@ -65,7 +65,7 @@ func (f *sameFile) Close() error { return f.f.Close() }
 
 func (f *sameFile) Read(p []byte) (int, error) {
 	n, err := f.f.Read(p)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		if changed := f.check(); changed != nil {
 			err = changed
 		}
@@ -117,7 +117,7 @@ func (m *Image) AddFolder(folder, at string) error {
 				return err
 			}
 			if st.Nlink > 1 && n.Type() != TypeFolder {
-				id := file{uint64(st.Dev), st.Ino}
+				id := file{st.Dev, st.Ino}
 				if same := linked[id]; same != nil {
 					n = same
 				}

@@ -129,12 +129,12 @@ func (m *Image) own(name string, as Node, keepMode bool) error {
 	if err != nil {
 		return err
 	}
-	if m.nodes[at] == nil && !(all && at == "/") {
+	if m.nodes[at] == nil && (!all || at != "/") {
 		return fmt.Errorf("own %s: it is not in the image", name)
 	}
 	prefix := strings.TrimSuffix(at, "/") + "/"
 	for other, n := range m.nodes {
-		if other != at && !(all && strings.HasPrefix(other, prefix)) {
+		if other != at && (!all || !strings.HasPrefix(other, prefix)) {
 			continue
 		}
 		n.UID, n.GID = as.UID, as.GID

@@ -236,7 +236,7 @@ func contains(n *Node, texts ...string) (bool, error) {
 				return true, nil
 			}
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
@@ -386,7 +386,7 @@ func (l *linking) conffile(name string) (string, error) {
 	}
 	defer c.Close()
 	b := make([]byte, w.node.Size)
-	if _, err := c.ReadAt(b, 0); err != nil && err != io.EOF {
+	if _, err := c.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
 		return "", err
 	}
 	return string(b), nil

@@ -136,13 +136,13 @@ func (d *decoder) members(p *position, inside bool) error {
 	for {
 		next, err := p.r.Peek(6)
 		if len(next) == 0 {
-			if err == io.EOF && !(inside && first) {
-				return nil
-			}
-			if err == io.EOF {
+			switch {
+			case !errors.Is(err, io.EOF):
+				return d.fail(p, "%w", err)
+			case inside && first:
 				return d.fail(p, "there is nothing in the compressed data")
 			}
-			return d.fail(p, "%w", err)
+			return nil
 		}
 		switch {
 		case next[0] == 0:
@@ -328,7 +328,7 @@ func (d *decoder) body(p *position, n *Node) (data []byte, sum uint32, err error
 		w = (*summer)(&sum)
 	}
 	if _, err := io.CopyN(w, p, n.Size); err != nil {
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
 		return nil, 0, d.fail(p, "%w", err)

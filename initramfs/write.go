@@ -140,7 +140,7 @@ func (c *counter) content(n *Node) error {
 	defer r.Close()
 	got, err := io.CopyN(c.w, r, n.Size)
 	c.n += got
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return fmt.Errorf("it has %d bytes, not %d: %w", got, n.Size, ErrChanged)
 	}
 	if err != nil {
@@ -150,7 +150,7 @@ func (c *counter) content(n *Node) error {
 	switch got, err := io.ReadFull(r, one[:]); {
 	case got > 0:
 		return fmt.Errorf("it has more than %d bytes: %w", n.Size, ErrChanged)
-	case err != io.EOF:
+	case !errors.Is(err, io.EOF):
 		return err
 	}
 	return nil

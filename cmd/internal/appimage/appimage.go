@@ -35,6 +35,8 @@ type Maker struct {
 	Init string
 	// Command is what the machine runs when there is no Procfile; it may be nil.
 	Command *Command
+	// Compression is the one without --compress; "" is gzip.
+	Compression string
 	// Compress are compressions besides gzip and none, by the names of --compress.
 	Compress map[string]func(io.Writer) (io.WriteCloser, error)
 	// Unpack is for images and modules that are compressed by other means than gzip,
@@ -93,7 +95,7 @@ func (m *Maker) Flags() *flag.FlagSet {
 			fs.StringVar(to, name, "", "")
 		}
 	}
-	fs.StringVar(&o.compress, "compress", "gzip", "")
+	fs.StringVar(&o.compress, "compress", cmpOr(m.Compression, "gzip"), "")
 	for name, to := range map[string]*[]string{"file": &o.files, "module": &o.modules, "allow-missing": &o.missing} {
 		fs.Func(name, "", func(s string) error { *to = append(*to, s); return nil })
 	}
