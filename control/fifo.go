@@ -85,6 +85,8 @@ func (s *Server) readFIFO() {
 
 // runLine carries out one line of the FIFO.
 func (s *Server) runLine(p Peer, line string, log *limiter) {
+	defer s.caught("the FIFO")
+	s.fault("line")
 	words := bytes.TrimSpace([]byte(line))
 	if len(words) == 0 || words[0] == '#' {
 		return

@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -37,6 +36,12 @@ type ServerOptions struct {
 	NoFIFO   bool
 	Handler  Handler
 	Log      func(string) // one line; nil drops it. Any goroutine calls it.
+
+	// Panicked is told of a panic, which has been recovered, by the goroutine that
+	// it was in, so that its stack is there. nil logs it.
+	Panicked func(where string, value any)
+
+	faults func(at string) // of tests, which panic
 
 	// Zero values stand for the defaults.
 	MaxRequest   int           // bytes of a request line or an HTTP body; 64 KiB
@@ -170,7 +175,7 @@ func (s *Server) Serve() error {
 	}
 	if s.fifo != nil {
 		s.work.Add(1)
-		go s.readFIFO()
+		s.begin("the FIFO", s.readFIFO)
 	}
 	s.work.Add(1) // Close waits for this loop too
 	s.mu.Unlock()
@@ -179,7 +184,7 @@ func (s *Server) Serve() error {
 		fd, err := accept(s.sock)
 		if err == nil {
 			said = false
-			s.admit(fd)
+			s.admitSafely(fd)
 			continue
 		}
 		if s.ctx.Err() != nil {
@@ -224,7 +229,7 @@ func (s *Server) Close() error {
 	}
 	s.mu.Unlock()
 	done := make(chan struct{})
-	go func() { s.work.Wait(); close(done) }()
+	s.begin("the socket", func() { s.work.Wait(); close(done) })
 	timer := time.NewTimer(closeGrace)
 	defer timer.Stop()
 	select {
@@ -250,6 +255,18 @@ func (s *Server) release() {
 	unix.Close(s.dir)
 }
 
+// admitSafely is admit, whose panic costs that connection.
+func (s *Server) admitSafely(fd int) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.panicked("the socket", v)
+			unix.Close(fd)
+		}
+	}()
+	s.fault("admit")
+	s.admit(fd)
+}
+
 // admit starts a connection's goroutine, or refuses it.
 func (s *Server) admit(fd int) {
 	p, err := peerOf(fd)
@@ -258,37 +275,43 @@ func (s *Server) admit(fd int) {
 		return
 	}
 	c := &conn{s: s, peer: p}
+	if err := s.enroll(c, fd); err != nil {
+		unix.Write(fd, AppendJSON(nil, &Reply{Done: true, Code: ExitFailed, Error: err.Error()})) // an empty socket takes it
+		unix.Close(fd)
+		return
+	}
+	s.begin("a connection", func() {
+		defer s.work.Done()
+		defer func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			delete(s.conns, c)
+			if s.perUID[p.UID]--; s.perUID[p.UID] == 0 {
+				delete(s.perUID, p.UID)
+			}
+			c.f.Close()
+		}()
+		c.serve()
+	})
+}
+
+// enroll counts a connection, or says why not.
+func (s *Server) enroll(c *conn, fd int) error {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := c.peer
 	switch why := s.full(p.UID); {
 	case s.closed:
-		err = ErrClosed
+		return ErrClosed
 	case why != "":
-		err = errors.New(why)
+		return errors.New(why)
 	default:
 		s.perUID[p.UID]++
 		c.f = os.NewFile(uintptr(fd), s.opt.Path)
 		s.conns[c] = struct{}{}
 		s.work.Add(1)
 	}
-	s.mu.Unlock()
-	if err != nil {
-		unix.Write(fd, AppendJSON(nil, &Reply{Done: true, Code: ExitFailed, Error: err.Error()})) // an empty socket takes it
-		unix.Close(fd)
-		return
-	}
-	go func() {
-		defer s.work.Done()
-		defer func() {
-			s.mu.Lock()
-			delete(s.conns, c)
-			if s.perUID[p.UID]--; s.perUID[p.UID] == 0 {
-				delete(s.perUID, p.UID)
-			}
-			s.mu.Unlock()
-			c.f.Close()
-		}()
-		c.serve()
-	}()
+	return nil
 }
 
 // full says why uid must wait for its turn, "" if it need not. A quarter of all
@@ -349,7 +372,7 @@ const (
 func (c *conn) serve() {
 	defer func() {
 		if r := recover(); r != nil {
-			c.s.logPanic("a connection", r)
+			c.s.panicked("a connection", r)
 		}
 	}()
 	c.in = bufio.NewReaderSize(c.f, 4096)
@@ -434,13 +457,13 @@ func (c *conn) answer(req *Request, out sink) {
 	c.mu.Unlock()
 	c.f.SetReadDeadline(time.Time{})
 	watch := make(chan struct{})
-	go func() {
+	c.s.begin("a connection", func() {
 		defer close(watch)
 		raw, err := c.f.SyscallConn()
 		if err == nil && raw.Read(func(fd uintptr) bool { return gone(int(fd)) }) == nil {
 			cancel()
 		}
-	}()
+	})
 	c.s.exchange(ctx, c.peer, req, out)
 	cancel()
 	c.f.SetReadDeadline(time.Unix(1, 0)) // ends the watch
@@ -494,7 +517,7 @@ func (s *Server) exchange(ctx context.Context, p Peer, req *Request, out sink) {
 	func() {
 		defer func() {
 			if r := recover(); r != nil {
-				s.logPanic(quote(req.Verb), r)
+				s.panicked("the verb "+quote(req.Verb), r)
 				last.Error = "internal error, see the log"
 			}
 		}()
@@ -575,11 +598,6 @@ func (f *Flag) Synopsis() string {
 		s = "-" + f.Short + ", " + s
 	}
 	return strings.TrimSpace(s + " " + f.Value)
-}
-
-func (s *Server) logPanic(where string, r any) {
-	stack := debug.Stack()
-	s.opt.Log(fmt.Sprintf("answer %s: panic: %v\n%s", where, r, stack[:min(len(stack), 4096)]))
 }
 
 // AppendJSON appends v, one of this package's types or a slice of them, as JSON
