@@ -403,3 +403,66 @@ func TestARP(t *testing.T) {
 		}
 	}
 }
+
+func TestReadLeaseRefuses(t *testing.T) {
+	ip := func(b ...byte) dhcpv4.Modifier { return dhcpv4.WithYourIP(b) }
+	for name, change := range map[string]dhcpv4.Modifier{
+		"0.0.0.0":           ip(0, 0, 0, 0),
+		"this network":      ip(0, 0, 0, 7),
+		"multicast":         ip(224, 0, 0, 1),
+		"loopback":          ip(127, 0, 0, 1),
+		"reserved":          ip(250, 0, 0, 1),
+		"all":               ip(255, 255, 255, 255),
+		"the network's":     ip(192, 0, 2, 0),
+		"the broadcast's":   ip(192, 0, 2, 255),
+		"mask 0":            option(dhcpv4.OptionSubnetMask, 0, 0, 0, 0),
+		"a mask with holes": option(dhcpv4.OptionSubnetMask, 255, 0, 255, 0),
+		"a mask of 5 bytes": option(dhcpv4.OptionSubnetMask, 255, 255, 255, 0, 0),
+		"no time":           func(p *dhcpv4.DHCPv4) { p.DeleteOption(dhcpv4.OptionIPAddressLeaseTime) },
+		"0 s":               option(dhcpv4.OptionIPAddressLeaseTime, 0, 0, 0, 0),
+		"no server":         func(p *dhcpv4.DHCPv4) { p.DeleteOption(dhcpv4.OptionServerIdentifier) },
+		"server 0.0.0.0":    option(dhcpv4.OptionServerIdentifier, 0, 0, 0, 0),
+		"server of 3 bytes": option(dhcpv4.OptionServerIdentifier, 192, 0, 2),
+	} {
+		if l, _, err := lease(t, change); err == nil {
+			t.Errorf("%s: taken: %+v", name, l)
+		}
+	}
+}
+
+func TestUnwrap(t *testing.T) {
+	whole := func() []byte {
+		b := wrap([]byte("payload"), netip.AddrFrom4([4]byte{192, 0, 2, 1}))
+		copy(b[20:24], []byte{0, serverPort, 0, clientPort})
+		return b
+	}
+	if got, ok := unwrap(append(whole(), "padding"...)); !ok || string(got) != "payload" {
+		t.Errorf("unwrap() = %q, %v", got, ok)
+	}
+	resum := func(b []byte) {
+		b[10], b[11] = 0, 0
+		s := ^sum(0, b[:20])
+		b[10], b[11] = byte(s>>8), byte(s)
+	}
+	for name, spoil := range map[string]func(b []byte){
+		"another checksum":  func(b []byte) { b[12]++ },
+		"IPv6":              func(b []byte) { b[0] = 0x65; resum(b) },
+		"a short header":    func(b []byte) { b[0] = 0x44; resum(b) },
+		"a header too long": func(b []byte) { b[0] = 0x4f; resum(b) },
+		"TCP":               func(b []byte) { b[9] = 6; resum(b) },
+		"a fragment":        func(b []byte) { b[7] = 1; resum(b) },
+		"more fragments":    func(b []byte) { b[6] = 0x20; resum(b) },
+		"longer than it is": func(b []byte) { b[3]++; resum(b) },
+		"shorter than UDP":  func(b []byte) { b[3] = 27; resum(b) },
+		"another port":      func(b []byte) { b[23]++ },
+		"of another port":   func(b []byte) { b[21]++ },
+		"UDP too long":      func(b []byte) { b[25]++ },
+		"UDP too short":     func(b []byte) { b[25] = 7 },
+	} {
+		b := whole()
+		spoil(b)
+		if got, ok := unwrap(b); ok {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}

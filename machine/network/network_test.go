@@ -469,6 +469,7 @@ func TestHostileServer(t *testing.T) {
 	d := s.sees(dhcpv4.MessageTypeDiscover, nil)
 	for _, b := range bad {
 		m := s.reply(d, dhcpv4.MessageTypeOffer)
+		m.YourIPAddr = []byte{192, 0, 2, 66} // shows who takes it
 		b.spoil(m)
 		s.send(m)
 	}
