@@ -49,8 +49,9 @@ type Options struct {
 	// Say is told what the receiver itself has to say. It must not wait.
 	Say func(level, msg string)
 
-	// Go starts a goroutine that lives as long as the Receiver; nil is a plain one.
-	Go func(name string, f func())
+	// Panicked is told of a panic, which has been recovered, by the goroutine that
+	// it was in, so that its stack is there. nil prints it.
+	Panicked func(where string, value any)
 }
 
 // A Receiver takes messages until Close.
@@ -85,9 +86,6 @@ func Open(opt Options) (*Receiver, error) {
 	if opt.Kmsg == "" {
 		opt.Kmsg = "/dev/kmsg"
 	}
-	if opt.Go == nil {
-		opt.Go = func(_ string, f func()) { go f() }
-	}
 	r := &Receiver{opt: opt, stop: make(chan struct{})}
 	var err error
 	if opt.Path != "-" {
@@ -120,10 +118,10 @@ func (r *Receiver) start(name string, f *os.File, read func(syscall.RawConn) (mo
 	}
 	done := make(chan struct{})
 	r.done = append(r.done, done)
-	r.opt.Go(name, func() {
-		for read(conn) {
+	r.begin(name, func() {
+		defer close(done)
+		for r.safely(name, func() bool { return read(conn) }) {
 		}
-		close(done)
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -405,7 +406,6 @@ func kernel(t *testing.T, opt Options) (r *Receiver, w int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	opt.Go = func(_ string, f func()) { go f() }
 	r = &Receiver{opt: opt, stop: make(chan struct{}), kmsg: os.NewFile(uintptr(p[0]), "kmsg")}
 	r.start("kmsg", r.kmsg, r.readKernel)
 	t.Cleanup(func() { unix.Close(p[1]) })
@@ -490,5 +490,36 @@ func TestNowhere(t *testing.T) {
 	r, err := Open(Options{Path: "-", Kmsg: filepath.Join(t.TempDir(), "kmsg")})
 	if r != nil || err != nil {
 		t.Errorf("Open = %v, %v; want nothing", r, err)
+	}
+}
+
+// TestPanics: a message that makes us panic costs that message.
+func TestPanics(t *testing.T) {
+	k := newTaken()
+	var told atomic.Int32
+	dir := t.TempDir()
+	path := filepath.Join(dir, "log")
+	r, err := Open(Options{Path: path, Kmsg: "-", Say: k.say,
+		Take: func(m *Message) func() (<-chan struct{}, bool) {
+			if m.Text == "bad" {
+				panic("bad")
+			}
+			return k.take(m)
+		},
+		Panicked: func(string, any) { told.Add(1) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd := dial(t, path, 0)
+	for _, text := range []string{"a", "bad", "b", "bad", "c"} {
+		send(t, fd, "<13>x: "+text)
+	}
+	k.until(t, "the others", func() bool { return len(k.lines) == 3 })
+	send(t, fd, "<13>x: bad")
+	send(t, fd, "<13>x: d")
+	r.Close(time.Now().Add(patience))
+	if len(k.lines) != 4 || told.Load() != 3 {
+		t.Errorf("lines %q, %d panics told", k.lines, told.Load())
 	}
 }
