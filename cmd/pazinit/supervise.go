@@ -139,7 +139,7 @@ func (c *command) supervise(args []string, named bool) int {
 	s, err := pazinit.New(pazinit.Options{
 		Config: cfg, Reload: load, Only: o.names, Format: o.format,
 		Ends: ends(place), Conditions: c.host.conditions(),
-		Place: place, Raise: true, Version: versionText(), Settled: shrink, Syslog: receiveSyslog,
+		Place: place, Raise: true, Version: versionText(), Settled: c.settled, Syslog: receiveSyslog,
 	})
 	if err != nil {
 		return c.fail(exitUsage, "%v", err)
@@ -179,13 +179,28 @@ func (c *command) supervise(args []string, named bool) int {
 		c.host.supervising(s)
 	}
 	settleProcess()
-	spareThreads(12)
+	if c.host == nil {
+		spareThreads(threads)
+	}
 	code, err = s.Run(context.Background())
 	if err != nil {
 		return c.fail(code, "%v", err)
 	}
 	c.onEnd, c.ran = s.OnEnd(), true
 	return code
+}
+
+// threads is how many are made ahead of need, see spareThreads.
+const threads = 12
+
+// settled is what is done when all has been started. A machine, of whose numbers
+// nobody but its workers can take any, makes its threads only then: each start of
+// it counts.
+func (c *command) settled() {
+	if c.host != nil {
+		spareThreads(threads)
+	}
+	shrink()
 }
 
 func isVerb(word string) bool { return word == "run" || control.Lookup(word) != nil }
