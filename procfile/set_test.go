@@ -2,6 +2,7 @@ package procfile
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -113,4 +114,33 @@ func TestBeside(t *testing.T) {
 		}
 		worker(t, c, "etc", "web")
 	}
+}
+
+// FuzzSet has the kernel's command line say anything.
+func FuzzSet(f *testing.F) {
+	for _, s := range []string{
+		"shop.web.num_instances=2", "shop.env.A=b=c", "machine.network.eth0.dhcp=true", "shop.web={a: {b: [c]}}", "=", "....=", "shop.web.=x",
+		"applications=null", "applications.shop=~", "machine={network: {eth0: {routes: [a via b]}}}", "mounts=[{path: /x, type: tmpfs}]", "shop.x=&a [*a]", "a=<<",
+	} {
+		f.Add(s)
+	}
+	dir := f.TempDir()
+	for name, text := range map[string]string{"p.yaml": "machine: {hostname: a}\napplications: {shop: {procfile: Procfile, workers: {web: }}}\n", "Procfile": "web: x\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			f.Fatal(err)
+		}
+	}
+	f.Fuzz(func(t *testing.T, set string) {
+		if strings.Contains(set, "file") || strings.Contains(set, "\\") { // of this machine
+			return
+		}
+		opts := Options{Config: filepath.Join(dir, "p.yaml"), Set: []string{set}}
+		for _, load := range []func(Options) (*Config, error){Load, LoadMachine} {
+			c, err := load(opts)
+			var errs Errors
+			if (c == nil) == (err == nil) || err != nil && !errors.As(err, &errs) {
+				t.Fatalf("%q: %v and %v", set, c, err)
+			}
+		}
+	})
 }
