@@ -380,7 +380,7 @@ func (h *host) loadSeed() error {
 
 func (h *host) mountCgroups() error { return machine.MountCgroups(h.cfg.Machine.CgroupVersion) }
 
-func (h *host) setHostname() error { return machine.SetHostname(h.cfg.Machine.Hostname) }
+func (h *host) setHostname() error { return machine.SetHostname(hostname(h.line.IP, h.cfg)) }
 
 func (h *host) machineID() error {
 	_, err := machine.MachineID("/")

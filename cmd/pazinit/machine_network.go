@@ -61,6 +61,20 @@ func networkConfig(ip []string, cfg *procfile.Config) (network.Config, error) {
 	return c, err
 }
 
+// hostname is the configuration's, else that of ip=, which the kernel takes up to
+// the first dot (ip_auto_config_setup, net/ipv4/ipconfig.c).
+func hostname(ip []string, cfg *procfile.Config) string {
+	if cfg.Machine.Hostname != "" {
+		return cfg.Machine.Hostname
+	}
+	c, err := network.ParseIP(ip)
+	if err != nil { // which is said where the network is made
+		return ""
+	}
+	name, _, _ := strings.Cut(c.Hostname, ".")
+	return name
+}
+
 // asks reports whether there is anything to do.
 func asks(c *network.Config) bool { return len(c.Interfaces)+len(c.DNS)+len(c.Search) > 0 }
 

@@ -337,3 +337,23 @@ func TestNoMachine(t *testing.T) {
 		t.Error("this process is the init of a machine")
 	}
 }
+
+func TestHostname(t *testing.T) {
+	for _, c := range []struct {
+		configured string
+		ip         []string
+		want       string
+	}{
+		{"", nil, ""},
+		{"shop", []string{"::::line::dhcp"}, "shop"},
+		{"", []string{"::::line.example.org::dhcp"}, "line"},
+		{"", []string{"dhcp"}, ""},
+		{"", []string{"::::line::dhcp", "bootp"}, ""},
+	} {
+		cfg := &procfile.Config{}
+		cfg.Machine.Hostname = c.configured
+		if got := hostname(c.ip, cfg); got != c.want {
+			t.Errorf("hostname(%q) with %q = %q, want %q", c.ip, c.configured, got, c.want)
+		}
+	}
+}
