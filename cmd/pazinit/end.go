@@ -25,7 +25,10 @@ func (c *command) end(code int) int {
 	e := &ender{
 		place: pazinit.FindPlace(), blind: !known, stderr: c.stderr,
 		reboot: unix.Reboot, rest: reaper.Rest, machine: c.host.finish,
-		shell: func(machine bool, code int) error { return execShell(machine, code, "", c.host.port()) },
+		shell: func(machine bool, code int) error {
+			c.host.unwatch()
+			return execShell(machine, code, "", c.host.port())
+		},
 	}
 	if then := os.Getenv(thenVariable); then != "" && e.isMachine() { // this was a shell
 		if strings.HasPrefix(then, thenBoot) {

@@ -109,10 +109,22 @@ func (e *ending) handOver() error {
 	if e.host == nil || e.host.watchdog == nil {
 		return nil
 	}
-	if e.what == "halt" || e.what == "poweroff" {
+	if e.what == "halt" { // to stand still is what is wanted
 		return e.host.watchdog.Close()
 	}
 	return e.host.watchdog.HandOver(overTime)
+}
+
+// unwatch stops the watchdog, which nobody would feed beside a shell. Not every
+// one can be stopped.
+func (h *host) unwatch() {
+	if h == nil || h.watchdog == nil {
+		return
+	}
+	if err := h.watchdog.Close(); err != nil {
+		h.say("the watchdog bites in %v: %v", h.watchdog.Timeout(), err)
+	}
+	h.watchdog = nil
 }
 
 func (e *ending) sync() error { return machine.Sync(e.sayLine) }
@@ -161,6 +173,7 @@ func (h *host) emergency(err error) int {
 	}
 	if shell {
 		h.say("emergency: a shell follows; its end starts the machine again")
+		h.unwatch()
 		h.say("emergency: no shell: %v", execShell(true, 1, thenReboot, h.port()))
 	}
 	h.say("emergency: the machine is started again in %v", delay)

@@ -151,7 +151,8 @@ func (c *command) supervise(args []string, named bool) int {
 	case errors.As(err, &inUse) && o.ifNotRunning:
 		fmt.Fprintf(c.stdout, "pazinit: %v\n", err)
 		return 0
-	case errors.Is(err, unix.EMFILE), errors.As(err, &folder) && (!folder.Unsafe || !o.named(cfg)):
+	case err != nil && c.host != nil, // a machine is more than its socket
+		errors.Is(err, unix.EMFILE), errors.As(err, &folder) && (!folder.Unsafe || !o.named(cfg)):
 		// No write is mandatory: without a place for it there is no socket. Only a
 		// folder that was asked for and cannot be trusted is refused.
 		fmt.Fprintf(c.stderr, "pazinit: without a control socket: %v\n", err)
