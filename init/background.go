@@ -15,13 +15,17 @@ import (
 // background carries out, in order and away from the loop, what may block on a
 // file system.
 type background struct {
+	begin, guarded func(where string, f func()) // of the Supervisor
+
 	mu    sync.Mutex
 	queue []func()
 	busy  bool
 	idle  chan struct{} // closed when the queue ran empty; renewed with the next one
 }
 
-func newBackground() *background { return &background{} }
+func newBackground(s *Supervisor) *background {
+	return &background{begin: s.begin, guarded: s.guarded}
+}
 
 // do has f carried out after those before it.
 func (b *background) do(f func()) {
@@ -31,7 +35,8 @@ func (b *background) do(f func()) {
 	if !b.busy {
 		b.busy = true
 		b.idle = make(chan struct{})
-		go b.work(b.idle)
+		idle := b.idle
+		b.begin("the background", func() { b.work(idle) })
 	}
 }
 
@@ -48,7 +53,7 @@ func (b *background) work(idle chan struct{}) {
 		b.queue[0] = nil
 		b.queue = b.queue[1:]
 		b.mu.Unlock()
-		f()
+		b.guarded("the background", f)
 	}
 }
 

@@ -19,6 +19,7 @@ type batch struct {
 	failed bool      // a restart one by one stops at the first that does not start
 	strict bool      // … if this is set
 	before func(in *instance)
+	panics int
 	within func(levels [][]item, now time.Time) time.Duration // how long the first of them may take to stop; nil, 0: its own time
 }
 

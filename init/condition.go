@@ -44,13 +44,13 @@ func (s *Supervisor) missing(in *instance) []string {
 // awaitConditions has the loop told of each that comes to hold.
 func (s *Supervisor) awaitConditions() {
 	for _, c := range s.opt.Conditions {
-		go func() {
+		s.begin("the wait for a condition", func() {
 			select {
 			case <-c:
 				s.post(s.conditionHolds)
 			case <-s.done:
 			}
-		}()
+		})
 	}
 }
 

@@ -408,21 +408,19 @@ func (s *Supervisor) ended(in *instance, run uint64, leader int, x *control.Exit
 	token := in.token(s, run)
 	s.looks++
 	s.tellOrphans(true) // one that dies during the look is looked for again after it
-	go func() {
-		left := len(reaper.Tree(leader, token)) > 0
-		s.post(func() {
-			s.looks--
-			ev.Left = left
-			if left {
-				in.leader = leader
-				s.draining[in] = true
-			}
-			s.step(in, ev)
-			if left {
-				s.lookForLeft(in, run) // it may have gone before we waited for it
-			}
-		})
-	}()
+	left := false       // also if it cannot be told
+	s.away("a look into /proc", func() { left = len(reaper.Tree(leader, token)) > 0 }, func() {
+		s.looks--
+		ev.Left = left
+		if left {
+			in.leader = leader
+			s.draining[in] = true
+		}
+		s.step(in, ev)
+		if left {
+			s.lookForLeft(in, run) // it may have gone before we waited for it
+		}
+	})
 }
 
 // awaitEmpty has the loop told when nothing lives in g any more.
@@ -440,7 +438,7 @@ func (s *Supervisor) awaitEmpty(in *instance, g *cgroupfs.Group, run uint64) {
 			s.step(in, lifecycle.Event{Kind: lifecycle.Gone, Run: run})
 		})
 	}
-	if err := g.NotifyEmpty(func() { go empty() }); err != nil {
+	if err := g.NotifyEmpty(func() { s.begin("the watch of control groups", empty) }); err != nil {
 		s.logf("%s: %v", in.name, err)
 	}
 }
@@ -454,19 +452,17 @@ func (s *Supervisor) lookForLeft(in *instance, run uint64) {
 	}
 	in.looking, in.lookAgain = true, false
 	leader, token := in.leader, in.token(s, run)
-	go func() {
-		left := len(reaper.Tree(leader, token)) > 0
-		s.post(func() {
-			in.looking = false
-			switch {
-			case in.lookAgain:
-				s.lookForLeft(in, run)
-			case !left:
-				delete(s.draining, in)
-				s.step(in, lifecycle.Event{Kind: lifecycle.Gone, Run: run})
-			}
-		})
-	}()
+	left := false
+	s.away("a look into /proc", func() { left = len(reaper.Tree(leader, token)) > 0 }, func() {
+		in.looking = false
+		switch {
+		case in.lookAgain:
+			s.lookForLeft(in, run)
+		case !left:
+			delete(s.draining, in)
+			s.step(in, lifecycle.Event{Kind: lifecycle.Gone, Run: run})
+		}
+	})
 }
 
 // signal sends sig to a run or its tree.
@@ -504,10 +500,10 @@ func (s *Supervisor) signalTree(in *instance, run uint64, sig unix.Signal) {
 		s.refusedLater(in, run, sig, reaper.SignalProcs(procs, sig, keep))
 	}
 	if g == nil {
-		go send() // the token names the run
+		s.begin("a signal", send) // the token names the run
 		return
 	}
-	go in.tenant.during(run, send)
+	s.begin("a signal", func() { in.tenant.during(run, send) })
 }
 
 // sweep kills everything that is left of a run. The kernel's answer may take
@@ -524,7 +520,7 @@ func (s *Supervisor) sweep(in *instance, run uint64) {
 		return
 	}
 	// cgroup.kill asks for no permission but to write to it.
-	go in.tenant.during(run, func() { s.refusedLater(in, run, unix.SIGKILL, g.Kill()) })
+	s.begin("a signal", func() { in.tenant.during(run, func() { s.refusedLater(in, run, unix.SIGKILL, g.Kill()) }) })
 }
 
 func (in *instance) leaderPID() int {

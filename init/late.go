@@ -68,7 +68,7 @@ func (s *Supervisor) nameLate(now time.Time) {
 		s.logf("still waiting for %s", strings.Join(texts, "; "))
 	}
 	if look {
-		go say()
+		s.begin("the naming of who is late", say)
 		return
 	}
 	say()

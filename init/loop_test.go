@@ -170,7 +170,7 @@ func simulate(t *testing.T, opt Options, prepare func(*host), f func(s *Supervis
 			prepare(h)
 		}
 		s.procs = h
-		s.files = newBackground()
+		s.files = newBackground(s)
 		s.running = true
 		close(s.opened)
 		ctx, cancel := context.WithCancel(t.Context())

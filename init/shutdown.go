@@ -16,6 +16,7 @@ import (
 // container. At the deadline everything that is left is killed.
 type ending struct {
 	began    bool
+	panics   int
 	onEnd    string // what somebody asked for, in the place of the configuration's
 	since    time.Time
 	code     int
@@ -409,13 +410,10 @@ func (s *Supervisor) soon(e *errand, f func()) {
 		return
 	}
 	e.busy, e.again = true, false
-	go func() {
-		f()
-		s.post(func() {
-			e.busy = false
-			if e.again {
-				s.soon(e, f)
-			}
-		})
-	}()
+	s.away("what a signal asked for", f, func() {
+		e.busy = false
+		if e.again {
+			s.soon(e, f)
+		}
+	})
 }

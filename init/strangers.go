@@ -35,25 +35,25 @@ func (s *Supervisor) dismiss(now time.Time) {
 	if e.whole > 0 {
 		e.deadline = e.notLost(now, earlier(e.deadline, e.last))
 	}
-	go func() {
-		left := s.procs.Dismiss(until, func(list []reaper.Stranger) {
+	var left []reaper.Stranger
+	s.away("the end of strangers", func() {
+		left = s.procs.Dismiss(until, func(list []reaper.Stranger) {
 			if list = s.clients.others(list); len(list) == 0 {
 				return
 			}
 			s.logf("%s: told to stop by SIGTERM: %s", plural(len(list), "process that no worker started", "processes that no worker started"), strangerList(list))
 		})
 		left = s.clients.others(left)
-		s.post(func() {
-			e.dismissing = false
-			if len(left) > 0 {
-				here := "container"
-				if s.opt.Place.Initial {
-					here = "machine"
-				}
-				s.logf("%s with this %s: %s", plural(len(left), "process is not gone and ends", "processes are not gone and end"), here, strangerList(left))
+	}, func() {
+		e.dismissing = false
+		if len(left) > 0 {
+			here := "container"
+			if s.opt.Place.Initial {
+				here = "machine"
 			}
-		})
-	}()
+			s.logf("%s with this %s: %s", plural(len(left), "process is not gone and ends", "processes are not gone and end"), here, strangerList(left))
+		}
+	})
 }
 
 func earlier(a, b time.Time) time.Time {

@@ -67,6 +67,8 @@ type Options struct {
 	// closed. One that is not here holds.
 	Conditions map[string]<-chan struct{}
 
+	faults func(at string) // of tests, which panic
+
 	Version string
 	Settled func() // called once, on a goroutine of its own, when what was to be started at first has been
 }
@@ -127,6 +129,7 @@ type Supervisor struct {
 	reloading sync.Mutex // one at a time
 	clients   clients
 	senders   senders
+	panics    panics
 	syslog    syslog // setSyslog's
 
 	calls chan func() // carried out by the loop
@@ -148,8 +151,9 @@ type Supervisor struct {
 	draining  map[*instance]bool // leader dead, tree not; without cgroups
 	looks     int                // into /proc, for what is left of a run, that are under way
 	end       ending
-	over      int  // instances that have ended for good
-	leaving   bool // something is to be forgotten when it has stopped
+	over      int       // instances that have ended for good
+	rest      time.Time // no deadline before it
+	leaving   bool      // something is to be forgotten when it has stopped
 	began     time.Time
 	interrupt bool // one INT came
 	hup, usr1 errand
@@ -210,7 +214,12 @@ func (s *Supervisor) ask(f func() error) error {
 	}
 	s.mu.Unlock()
 	reply := make(chan error, 1)
-	if !s.post(func() { reply <- f() }) {
+	if !s.post(func() {
+		err := errPanic // else
+		defer func() { reply <- err }()
+		s.fault("ask")
+		err = f()
+	}) {
 		return errEnded
 	}
 	select {
@@ -263,7 +272,7 @@ func (s *Supervisor) open() error {
 	hub, err := output.New(output.Options{
 		Color:  color,
 		Stdout: s.opt.Stdout, Stderr: s.opt.Stderr, OpenConsole: !s.opt.Place.Initial, Format: s.opt.Format,
-		ConsoleFull: s.cfg.ConsoleFull, RingSize: s.cfg.OutputRing, LogPath: s.cfg.LogPath,
+		ConsoleFull: s.cfg.ConsoleFull, RingSize: s.cfg.OutputRing, LogPath: s.cfg.LogPath, Panicked: s.Panicked,
 	})
 	if err != nil {
 		return err
@@ -279,7 +288,7 @@ func (s *Supervisor) open() error {
 		}
 	}
 	if s.procs == nil {
-		r, err := reaper.New(reaper.Options{Raise: s.opt.Raise, Subreaper: true})
+		r, err := reaper.New(reaper.Options{Raise: s.opt.Raise, Subreaper: true, Panicked: s.Panicked})
 		if err != nil {
 			_ = hub.Close(time.Now())
 			return err
@@ -290,6 +299,7 @@ func (s *Supervisor) open() error {
 		h, err := cgroupfs.Open(cgroupfs.Options{
 			FSRoot: s.cfg.Cgroups.FSRoot, Root: s.cfg.Cgroups.HierarchyRoot,
 			RootSet: s.cfg.Cgroups.HierarchyRootSet, Subsystems: s.cfg.Cgroups.Subsystems,
+			Panicked: s.Panicked,
 		})
 		var inUse *cgroupfs.InUseError
 		switch {
@@ -312,7 +322,7 @@ func (s *Supervisor) open() error {
 	if names == 0 {
 		s.logf("there is no worker to run")
 	}
-	s.files = newBackground()
+	s.files = newBackground(s)
 	s.setSyslog(s.wantsSyslog(s.cfg))
 	return nil
 }
@@ -353,16 +363,15 @@ func (s *Supervisor) loop(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	ended := ctx.Done()
-	s.awaitConditions()
-	s.autostart()
+	s.must(s.awaitConditions)
+	s.must(s.autostart)
 	for {
-		now := time.Now()
-		s.turn(now)
+		s.turn(time.Now())
 		if s.end.over {
 			return
 		}
 		var due <-chan time.Time // nil: no deadline is armed
-		if d := s.earliest(); !d.IsZero() {
+		if d := s.nextDeadline(); !d.IsZero() {
 			timer.Reset(time.Until(d))
 			due = timer.C
 		}
@@ -370,36 +379,38 @@ func (s *Supervisor) loop(ctx context.Context) {
 		case <-s.procs.Ready():
 			s.buf = s.procs.Events(s.buf)
 			for i := range s.buf {
-				s.reaped(&s.buf[i])
+				s.reapedSafely(&s.buf[i])
 			}
 		case f := <-s.calls:
-			f()
+			s.call(f)
 		case <-due:
 			s.deadlines(time.Now())
 		case <-ended:
 			ended = nil
-			s.shutdown("the context has ended", 0)
+			s.must(func() { s.shutdown("the context has ended", 0) })
 		}
 	}
 }
 
 // turn carries on what is under way after each message, until nothing moves.
 func (s *Supervisor) turn(now time.Time) {
+	defer s.loopCaught()
+	s.fault("turn")
 	for again := true; again && !s.end.over; {
 		again = false
 		s.batches = slices.DeleteFunc(s.batches, func(b *batch) bool {
-			moved, over := s.advance(b, now)
+			moved, over := s.advanceSafely(b, now)
 			again = again || moved
 			return over
 		})
 		s.forgetRemoved()
 		s.forgetLoggers()
-		again = s.lookAtEnd(now) || again
+		again = s.lookAtEndSafely(now) || again
 	}
 	if s.first != nil && !slices.Contains(s.batches, s.first) {
 		s.first = nil
 		if s.opt.Settled != nil {
-			go s.opt.Settled()
+			s.begin("what comes after the start", s.opt.Settled)
 		}
 	}
 	if s.tells && len(s.draining) == 0 && s.looks == 0 {
@@ -433,11 +444,26 @@ func (s *Supervisor) earliest() time.Time {
 	return first
 }
 
+// nextDeadline is earliest, but not so soon after a panic.
+func (s *Supervisor) nextDeadline() (d time.Time) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.loopPanicked(v)
+			d = s.rest
+		}
+	}()
+	if d = s.earliest(); d.IsZero() || s.rest.IsZero() {
+		return d
+	}
+	return later(d, s.rest)
+}
+
 // deadlines tells those whose deadline has passed.
 func (s *Supervisor) deadlines(now time.Time) {
+	defer s.loopCaught()
 	for in := range s.all() {
 		if d := in.life.Deadline(); !d.IsZero() && !now.Before(d) {
-			s.step(in, lifecycle.Event{Kind: lifecycle.Deadline})
+			s.call(func() { s.step(in, lifecycle.Event{Kind: lifecycle.Deadline}) })
 		}
 	}
 }
@@ -445,7 +471,7 @@ func (s *Supervisor) deadlines(now time.Time) {
 // step puts an event to an instance and carries out what it decides.
 func (s *Supervisor) step(in *instance, ev lifecycle.Event) {
 	for _, a := range in.life.Step(time.Now(), ev) {
-		s.do(in, a)
+		s.doSafely(in, a)
 	}
 }
 

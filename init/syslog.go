@@ -25,6 +25,8 @@ type SyslogOptions struct {
 	Route func(pid int, group uint64, kernel bool) func(level, line string) (full <-chan struct{}, lost bool)
 
 	Log func(level, msg string) // what the receiver itself has to say
+
+	Panicked func(where string, value any) // Supervisor.Panicked
 }
 
 // senders finds the instance of a process. The loop, spawners and the receiver
@@ -193,7 +195,7 @@ func (s *Supervisor) setSyslog(on bool) {
 		s.hub.ServesSyslog(true) // before it is there
 		stop, serves, err := s.opt.Syslog(SyslogOptions{
 			Machine: s.opt.Place.machine(), NoUser: s.hub.IsKernelLog(),
-			Route: s.route, Log: func(level, msg string) { s.log(level, msg) },
+			Route: s.route, Log: func(level, msg string) { s.log(level, msg) }, Panicked: s.Panicked,
 		})
 		if err != nil {
 			s.log("warning", "without a receiver of syslog: "+err.Error())

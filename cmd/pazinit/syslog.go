@@ -16,7 +16,7 @@ func receiveSyslog(o pazinit.SyslogOptions) (stop func(deadline time.Time), serv
 		widenQueues("/proc/sys/net/unix/max_dgram_qlen")
 	}
 	r, err := syslog.Open(syslog.Options{
-		FromStart: o.Machine, NoUser: o.NoUser, Say: o.Log,
+		FromStart: o.Machine, NoUser: o.NoUser, Say: o.Log, Panicked: o.Panicked,
 		Take: func(m *syslog.Message) func() (<-chan struct{}, bool) {
 			put := o.Route(m.PID, m.Group, m.Kernel)
 			level, line := m.Level(), m.Line()
