@@ -252,7 +252,9 @@ func TestLeaseIsKept(t *testing.T) {
 func TestRenewal(t *testing.T) {
 	p := wire(t, "re0")
 	s := p.serve("192.0.2.1/24", "192.0.2.50", 6*time.Second, dhcpv4.WithRouter([]byte{192, 0, 2, 1}))
-	r := start(t, dhcp("re0"), "")
+	c := dhcp("re0")
+	c.Interfaces[0].Addresses = prefixes("198.51.100.7/24") // the device keeps one
+	r := start(t, c, "")
 	r.hears("network is up")
 	for range 2 {
 		if m := s.sees(dhcpv4.MessageTypeRequest, renews); broadcasts(m) {
@@ -266,17 +268,17 @@ func TestRenewal(t *testing.T) {
 	})
 	s.sees(dhcpv4.MessageTypeRequest, func(m *dhcpv4.DHCPv4) bool { return renews(m) && broadcasts(m) })
 	s.sees(dhcpv4.MessageTypeRequest, func(m *dhcpv4.DHCPv4) bool { return renews(m) && !broadcasts(m) }) // it has time again
-	if got := routes(t, "re0"); len(got) != 2 || got["default via 192.0.2.2"] != byDHCP {
+	if got := routes(t, "re0"); len(got) != 3 || got["default via 192.0.2.2"] != byDHCP {
 		t.Errorf("routes = %v", got)
 	}
 	// And now nobody.
 	s.set(func(s *server) { s.silent = func(*dhcpv4.DHCPv4) bool { return true } })
 	r.hears("network is no longer up")
 	r.hears("the lease of 192.0.2.50/24 has ended")
-	if got := have(t, "re0"); got != "" {
+	if got := have(t, "re0"); got != "198.51.100.7/24" {
 		t.Errorf("address = %q", got)
 	}
-	if got := routes(t, "re0"); len(got) != 0 {
+	if got := routes(t, "re0"); len(got) != 1 {
 		t.Errorf("routes = %v", got)
 	}
 	// It comes back.
