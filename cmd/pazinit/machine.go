@@ -400,6 +400,21 @@ func (h *host) setSysctls() error {
 	return errors.Join(machine.Sysctls(values)...)
 }
 
+// feed feeds the watchdog as long as the supervisor's loop answers. It reports
+// whether that is over, and not only broken off.
+func (h *host) feed(w *machine.Watchdog) (over bool) {
+	defer func() {
+		if v := recover(); v != nil {
+			h.say("a fault of pazinit, feeding the watchdog: %v", v)
+		}
+	}()
+	w.Run(func() bool {
+		s := h.alive.Load()
+		return s == nil || (*s).Alive()
+	})
+	return true
+}
+
 // startWatchdog has the hardware look after us from here on.
 func (h *host) startWatchdog() error {
 	m := h.cfg.Machine
@@ -417,9 +432,10 @@ func (h *host) startWatchdog() error {
 	h.watchdog = w
 	h.say("the watchdog %s bites after %v", w.Name(), w.Timeout())
 	w.Say = func(err error) { h.say("%v", err) }
-	go w.Run(func() bool {
-		s := h.alive.Load()
-		return s == nil || (*s).Alive()
-	})
+	go func() {
+		for !h.feed(w) { // one that panicked is begun again
+			time.Sleep(time.Second)
+		}
+	}()
 	return nil
 }

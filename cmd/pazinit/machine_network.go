@@ -174,8 +174,8 @@ func (h *host) conditions() map[string]<-chan struct{} {
 }
 
 // watch waits for the file that says that the network is there. Where it cannot,
-// nobody waits for it.
-func (u *netUp) watch(dir string) error {
+// nobody waits for it. caught is told of a panic, and then nobody waits either.
+func (u *netUp) watch(dir string, caught func(any)) error {
 	select {
 	case <-u.c:
 		return nil
@@ -194,6 +194,11 @@ func (u *netUp) watch(dir string) error {
 	}
 	events := os.NewFile(uintptr(fd), dir)
 	go func() {
+		defer func() {
+			if v := recover(); v != nil {
+				caught(v)
+			}
+		}()
 		defer u.holds()
 		defer events.Close()
 		buf := make([]byte, 4096)

@@ -76,18 +76,24 @@ func (h *host) listenButtons() error {
 // supervisor.
 func (h *host) supervising(s *pazinit.Supervisor) {
 	h.alive.Store(&s)
-	if err := h.up.watch(h.dir); err != nil {
+	if err := h.up.watch(h.dir, func(v any) { s.Panicked("the watch of the network", v) }); err != nil {
 		s.Log(err.Error())
 	}
 	go func() {
 		for k := range h.pressed {
-			if k == machine.KeyRestart {
-				h.press(s, "the restart button", h.cfg.Machine.CtrlAltDel)
-			} else {
-				h.press(s, "the power button", h.cfg.Machine.PowerButton)
-			}
+			h.button(s, k)
 		}
 	}()
+}
+
+// button is a button that was pressed.
+func (h *host) button(s *pazinit.Supervisor, k machine.Key) {
+	defer panicked(s, "the buttons")
+	if k == machine.KeyRestart {
+		h.press(s, "the restart button", h.cfg.Machine.CtrlAltDel)
+		return
+	}
+	h.press(s, "the power button", h.cfg.Machine.PowerButton)
 }
 
 // ends says whether the verbs poweroff, reboot, halt and kexec can be done here.

@@ -283,7 +283,7 @@ func TestHostLoad(t *testing.T) {
 func TestNetUp(t *testing.T) {
 	dir := t.TempDir()
 	up := newNetUp()
-	if err := up.watch(dir); err != nil {
+	if err := up.watch(dir, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "other"), nil, 0o644); err != nil {
@@ -300,13 +300,13 @@ func TestNetUp(t *testing.T) {
 	<-up.c
 
 	again := newNetUp()
-	if err := again.watch(dir); err != nil { // it is there already
+	if err := again.watch(dir, nil); err != nil { // it is there already
 		t.Fatal(err)
 	}
 	<-again.c
 
 	none := newNetUp()
-	if err := none.watch(filepath.Join(dir, "none")); err == nil {
+	if err := none.watch(filepath.Join(dir, "none"), nil); err == nil {
 		t.Error("no error for a folder that is not there")
 	}
 	<-none.c // nobody waits for what nobody can tell

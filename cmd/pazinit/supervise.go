@@ -329,19 +329,32 @@ func (c *command) forward(to <-chan *pazinit.Supervisor, place pazinit.Place) er
 			return
 		}
 		for s := <-to; ; {
-			i, ok := signals.Wait(-1)
-			switch {
-			case !ok || i.PID == os.Getpid(): // SIGPIPE, when nobody reads what it writes
-			case c.host != nil:
-				c.host.signal(s, i)
-			case i.Signal == unix.SIGTSTP && !place.PID1 && place.Terminal && !i.Sent():
-				_ = unix.Kill(0, unix.SIGSTOP) // Ctrl-Z, in the foreground of a shell
-			default:
-				s.SignalFrom(i.Signal, sender(i))
+			if i, ok := signals.Wait(-1); ok && i.PID != os.Getpid() { // SIGPIPE, when nobody reads what it writes
+				c.signal(s, i, place)
 			}
 		}
 	}()
 	return <-caught
+}
+
+// signal is one signal to this process.
+func (c *command) signal(s *pazinit.Supervisor, i signals.Info, place pazinit.Place) {
+	defer panicked(s, "signals")
+	switch {
+	case c.host != nil:
+		c.host.signal(s, i)
+	case i.Signal == unix.SIGTSTP && !place.PID1 && place.Terminal && !i.Sent():
+		_ = unix.Kill(0, unix.SIGSTOP) // Ctrl-Z, in the foreground of a shell
+	default:
+		s.SignalFrom(i.Signal, sender(i))
+	}
+}
+
+// panicked is to be deferred: it tells of a panic, and the program goes on.
+func panicked(s *pazinit.Supervisor, where string) {
+	if v := recover(); v != nil {
+		s.Panicked(where, v)
+	}
 }
 
 // settleProcess makes a daemon of this process: its folder keeps no file system
