@@ -140,7 +140,8 @@ func (w *Watchdog) Run(alive func() bool) {
 
 func (w *Watchdog) say(format string, args ...any) {
 	if w.Say != nil {
-		go w.Say(fmt.Errorf(format, args...))
+		err := fmt.Errorf(format, args...)
+		go func() { _ = caught(func() error { w.Say(err); return nil }) }()
 	}
 }
 

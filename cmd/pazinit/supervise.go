@@ -167,7 +167,10 @@ func (c *command) supervise(args []string, named bool) int {
 		}
 	}
 	if server != nil {
-		go func() { _ = server.Serve() }()
+		go func() {
+			defer panicked(s, "the socket")
+			_ = server.Serve()
+		}()
 		defer server.Close()
 	}
 	if !place.PID1 {
@@ -282,7 +285,7 @@ func listen(cfg *procfile.Config, path string, s *pazinit.Supervisor) (*control.
 	}
 	o := control.ServerOptions{
 		Path: path, Mode: cfg.SocketMode, OwnerUID: -1, OwnerGID: -1,
-		Handler: s.Handle, Log: func(msg string) { s.Log(msg) },
+		Handler: s.Handle, Log: func(msg string) { s.Log(msg) }, Panicked: s.Panicked,
 	}
 	if u := cfg.SocketOwner; u != nil {
 		if u.UIDSet {
