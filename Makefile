@@ -47,15 +47,16 @@ install: build ## below PREFIX, /usr/local by default: the program, man pages, c
 image: build ## out/pazinit.oci.tar: a container image of both, with pazinit alone
 	cd tools/containers && go run ./image -o ../../out/pazinit.oci.tar ../../out/pazinit ../../out/pazinit-arm64
 
-vm: build ## boots examples/vm in QEMU, with its console here
+vm: build shop ## boots the shop in QEMU, with its console here: curl http://127.0.0.1:19000/
+	scripts/install-deps run
 	scripts/fetch-kernel
-	go run ./tests/qemu/boot out/pazinit examples/vm
+	go run ./tests/qemu/boot out/pazinit examples/vm/pazinit.yaml $(CMDLINE)
 
 vm-test: programs ## the tests in QEMU: pazinit as PID 1 of real kernels
 	scripts/fetch-kernel
 	scripts/fetch-crun
 	scripts/fetch-inits
-	go test -tags qemu -count=1 -timeout 2h -v ./tests/qemu
+	CGO_ENABLED=0 go test -tags qemu -count=1 -timeout 3h -v ./tests/qemu
 
 lint: ## golangci-lint (gofmt, vet, staticcheck, the import rules), also for arm64
 	$(LINT) run ./...

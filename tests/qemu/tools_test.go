@@ -58,7 +58,9 @@ func hold(args []string) error {
 		return err
 	}
 	fmt.Println("held")
-	select {}
+	for {
+		time.Sleep(time.Hour) // Go takes a select without cases for a deadlock
+	}
 }
 
 // crash has a process execute what is no code.

@@ -1,4 +1,5 @@
-// Command boot boots an image with its console here: boot IMAGE [KERNEL ARGUMENT...].
+// Command boot boots the shop with its console here: boot PAZINIT CONFIG [KERNEL
+// ARGUMENT...].
 package main
 
 import (
@@ -9,11 +10,11 @@ import (
 )
 
 func main() {
-	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: boot IMAGE [KERNEL ARGUMENT...]")
+	if len(os.Args) < 3 {
+		fmt.Fprintln(os.Stderr, "usage: boot PAZINIT CONFIG [KERNEL ARGUMENT...]")
 		os.Exit(2)
 	}
-	if err := qemu.Foreground(os.Args[1], os.Args[2:]); err != nil {
+	if err := qemu.Foreground(os.Args[1], os.Args[2], os.Args[3:]); err != nil {
 		fmt.Fprintln(os.Stderr, "boot:", err)
 		os.Exit(1)
 	}
