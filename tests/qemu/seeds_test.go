@@ -6,21 +6,24 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pazinit/pazinit/initramfs"
 	"github.com/pazinit/pazinit/tests/rig"
 )
 
 // TestSeeds are those rows of tests/seeds that want a machine.
 func TestSeeds(t *testing.T) {
 	for id, checks := range map[string]map[string]func(*testing.T){
-		"DP-27":  {"systemd-analyze": analyze, "systemd": testSystemd, "runit": testRunit},
+		"DP-27":  {"systemd-analyze": analyze, "systemd": testSystemd, "runit": testRunit, "s6": testS6},
 		"SU-01":  {"machine": logOut},
 		"SU-16l": {"machine": shutdown},
 	} {
@@ -131,4 +134,96 @@ func login(args []string) error {
 	}
 	fmt.Println(cmd.Wait())
 	return nil
+}
+
+// seedPrograms are those of this machine that the rows of tests/seeds use, beside
+// busybox's.
+var seedPrograms = []string{"unshare", "setpriv", "setsid", "env", "dash", "bash", "curl", "node", "python3", "ldd", "prlimit"}
+
+// compiler stands for Go's in a machine, where nothing is compiled.
+const compiler = `#!/bin/sh
+case $1 in
+build) exec cp /bin/library "$3" ;;
+test) cd init && exec /bin/init.test -test.run '^Example' -test.v ;;
+esac
+exit 1
+`
+
+// TestSeedsInside runs all of tests/seeds in a machine, as a worker of its init.
+func TestSeedsInside(t *testing.T) {
+	kernel := bookworm(t)
+	h, err := host()
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := rig.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	parts := h.parts
+	parts.Kernel, parts.Bin = kernel, maps.Clone(parts.Bin)
+	for name, argv := range map[string][]string{
+		"seeds.test": {"test", "-c", "-o", filepath.Join(dir, "seeds.test"), "./tests/seeds"},
+		"init.test":  {"test", "-c", "-o", filepath.Join(dir, "init.test"), "./init"},
+		"library":    {"build", "-o", filepath.Join(dir, "library"), "./tests/seeds/testdata/library"},
+	} {
+		cmd := exec.Command("go", argv...)
+		cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", cmd.Args, err, out)
+		}
+		parts.Bin[name] = filepath.Join(dir, name)
+	}
+	image, err := NewImage(parts, withAgent(Files{"/bin/go": []byte(compiler), "/etc/pazinit/pazinit.yaml": []byte(`applications:
+  tests:
+    workers:
+      seeds:
+        command_line: cd /src/tests/seeds && export PAZINIT_BIN=/bin/pazinit PAZINIT_HELPER=/bin/helper && exec seeds.test -test.v -test.timeout 1h -test.parallel 4 -test.run "$(cat /src/rows)"
+        restart: never
+        env: {HOME: /root, TMPDIR: /tmp, PATH: "/usr/bin:/bin"}
+        stdout: {file: /root/seeds.log}
+        stderr: {file: /root/seeds.log}
+`)}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := os.Getenv("PAZINIT_SEEDS") // a pattern, for who looks for a fault
+	if rows == "" {
+		rows = "."
+	}
+	err = errors.Join(image.Add("/src/rows", initramfs.Data(0o644, []byte(rows))), image.AddFile("/usr/lib/python3.11", "/usr/lib/python3.11"),
+		image.AddFile("/etc/passwd", "/etc/passwd"), image.AddFile("/etc/group", "/etc/group"))
+	tracked := exec.Command("git", "ls-files", "-z")
+	tracked.Dir = root
+	list, e := tracked.Output()
+	err = errors.Join(err, e)
+	for name := range strings.SplitSeq(strings.TrimRight(string(list), "\x00"), "\x00") {
+		if _, e := os.Lstat(filepath.Join(root, name)); e == nil { // not deleted
+			err = errors.Join(err, image.AddFile(filepath.Join(root, name), "/src/"+name))
+		}
+	}
+	for _, name := range seedPrograms {
+		_, e := image.AddProgram("/usr/bin/"+name, initramfs.Search{Root: &initramfs.Root{}})
+		err = errors.Join(err, e)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := bootAs(t, Config{Arch: AMD64, Kernel: kernel.Image, Image: image, Cmdline: cgroups["v2"], Accel: h.accel, Limit: patience * 3, Memory: 3072, Panic: "-1"}, "Out of memory|oom")
+	m.must(m.Ready(1))
+	m.run("until pazinit status seeds | grep -q 'EXITED\\|FATAL\\|BACKOFF'; do sleep 2; done")
+	log := m.run("cat /root/seeds.log")
+	if err := os.WriteFile(filepath.Join(root, "out/seeds-inside.log"), []byte(log), 0o644); err != nil {
+		t.Error(err)
+	}
+	bad, good := regexp.MustCompile(`(?m)^ *--- FAIL: (TestSeeds/\S+)`).FindAllString(log, -1), strings.Count(log, "    --- PASS: TestSeeds/")
+	if !strings.HasSuffix(log, "PASS") || len(bad) > 0 {
+		t.Errorf("rows that fail in a machine (out/seeds-inside.log): %s", strings.Join(bad, "\n"))
+	}
+	if rows == "." && good < 100 {
+		t.Errorf("%d rows pass, want nearly all", good)
+	}
+	m.must(m.Post("pazinit poweroff"))
+	m.ends()
 }

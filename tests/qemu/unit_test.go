@@ -127,9 +127,9 @@ func (m *machine) keeps(k keeper) {
 
 func testRunit(t *testing.T) {
 	m := bootBelow(t, "runit", "exec /sbin/runit\n", Files{
-		"/etc/runit/1":                []byte("#!/bin/sh\n"),
-		"/etc/runit/2":                []byte("#!/bin/sh\nexport PATH=/usr/local/bin:/usr/bin:/bin\nexec runsvdir /service\n"),
-		"/etc/runit/3":                []byte("#!/bin/sh\n/usr/bin/sv -w 30 force-stop /service/pazinit\n"),
+		"/etc/runit/1":            []byte("#!/bin/sh\n"),
+		"/etc/runit/2":            []byte("#!/bin/sh\nexport PATH=/usr/local/bin:/usr/bin:/bin\nexec runsvdir /service\n"),
+		"/etc/runit/3":            []byte("#!/bin/sh\n/usr/bin/sv -w 30 force-stop /service/pazinit\n"),
 		"/service/pazinit/run":    deployed(t, "runit/run"),
 		"/service/pazinit/finish": []byte("#!/bin/sh\necho pazinit ended with $1\n"),
 	})
@@ -148,6 +148,17 @@ func testRunit(t *testing.T) {
 	m.see(`app:db\.1 +\| stops$`, stops/2+1)
 	m.see(`reboot: Power down`, 1)
 	m.ends()
+}
+
+// testS6 runs the script that is runit's.
+func testS6(t *testing.T) {
+	m := bootBelow(t, "s6", "export PATH=/usr/bin:/bin\nexec s6-svscan /service\n", Files{"/service/pazinit/run": deployed(t, "runit/run")})
+	const service = " /service/pazinit"
+	m.keeps(keeper{
+		start: "/usr/bin/s6-svc -wu -u" + service, stop: "/usr/bin/s6-svc -wD -d" + service, restart: "/usr/bin/s6-svc -wR -r" + service, reload: "/usr/bin/s6-svc -h" + service,
+		pid: "/usr/bin/s6-svstat -o pid" + service, status: "/usr/bin/s6-svstat -o up" + service + " | sed 's/true/run/; s/false/down/'",
+	})
+	m.powerOff()
 }
 
 func testSystemd(t *testing.T) {
