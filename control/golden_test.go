@@ -29,7 +29,7 @@ func TestGoldenJSON(t *testing.T) {
 	request := Request{Verb: "start", Names: []string{"shop:web"}, NoWait: true, Timeout: "10s", Signal: "HUP", To: "tree", Count: "4",
 		Counts: []string{"4"}, Command: "./web", Force: true, Lines: 10, Since: "10m", Follow: true, Stream: "stdout", Self: true, Clear: true, After: 8}
 	reply := Reply{Done: true, Code: 1, Error: "e", Message: "m", Results: []Result{result}, Status: []Status{status},
-		Plan: &Plan{Changes: []Change{change}}, Event: &event, Log: &line, Missed: 3, Version: "1", Place: "PID 1 of a container", Orphans: 2, PID: 1}
+		Plan: &Plan{Changes: []Change{change}}, Event: &event, Log: &line, Missed: 3, Version: "1", Place: "PID 1 of a container", Panics: 3, Orphans: 2, PID: 1}
 	for name, v := range map[string]any{
 		"status": []Status{status, {}}, "event": []Event{event, {}}, "logline": []LogLine{line, {}},
 		"request": []Request{request, {}}, "reply": []Reply{reply, {}}, "plan": []Plan{{Changes: []Change{change}}, {Changes: []Change{}}},

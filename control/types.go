@@ -40,6 +40,7 @@ type Reply struct {
 	Version string   `json:"version,omitempty"`
 	Place   string   `json:"place,omitempty"`   // version: where the supervisor runs, for people
 	Orphans uint64   `json:"orphans,omitempty"` // version: adopted processes that the supervisor has reaped
+	Panics  uint64   `json:"panics,omitempty"`  // version: of the supervisor's own, which it survived; see the event panic
 	PID     int      `json:"pid,omitempty"`     // the supervisor's own
 }
 

@@ -56,6 +56,12 @@ func (p *panics) admit(now time.Time) (others uint64, tell bool) {
 	return others, true
 }
 
+func (p *panics) count() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.total
+}
+
 // begin starts f on a goroutine of its own. A panic in it is told, and ends
 // nothing but f.
 func (s *Supervisor) begin(where string, f func()) {

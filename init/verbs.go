@@ -125,6 +125,7 @@ func (s *Supervisor) handle(ctx context.Context, p control.Peer, req *control.Re
 		return s.verbShutdown(ctx, p, req)
 	case "version":
 		r := &control.Reply{Version: s.opt.Version, Place: s.opt.Place.String(), PID: os.Getpid()}
+		r.Panics = s.panics.count()
 		return r, s.ask(func() error { r.Orphans = s.procs.Orphans(); return nil })
 	}
 	return nil, refuse(control.ExitUsage, "unknown verb %q", req.Verb)

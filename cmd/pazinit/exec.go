@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"time"
 	"unsafe"
 
@@ -63,6 +64,7 @@ type sole struct {
 	killed    bool          // the grace is over
 	pause     time.Duration // between two looks for those whose end nobody tells us
 	swallowed uint64        // signals whose next one means nothing
+	look      bool          // for children, whatever comes: a turn panicked
 	reaped    string        // the name of the child that is collected
 	peek      func(reaper.Change)
 }
@@ -182,35 +184,54 @@ func asksToStop(s unix.Signal) bool {
 // run waits for signals until the command has ended, and what else it is to wait
 // for.
 func (x *sole) run() {
-	for {
-		limit := time.Duration(-1)
-		if !x.deadline.IsZero() {
-			limit = max(0, time.Until(x.deadline))
-		}
-		if x.pause > 0 && (limit < 0 || limit > x.pause) {
-			limit = x.pause
-		}
-		i, ok := signals.Wait(limit)
-		switch {
-		case !ok:
-			if x.pause > 0 && x.collect() {
-				return
-			}
-		case i.Signal == unix.SIGCHLD:
-			if x.tells(sayReceived) {
-				x.say(sayReceived, i)
-			}
-			if x.collect() {
-				return
-			}
-		default:
-			x.receive(i)
-		}
-		if x.late() {
-			return
-		}
+	for !x.turn() {
 	}
 }
+
+// turn waits for one signal, and reports whether all is over. A panic is no end:
+// it is told, and after a moment the children are looked at in any case.
+func (x *sole) turn() (over bool) {
+	defer func() {
+		if v := recover(); v != nil {
+			fmt.Fprintf(stderr{}, "pazinit: panic: %v\n%s", v, debug.Stack())
+			x.look, over = true, false
+			time.Sleep(panicPause)
+		}
+	}()
+	limit := time.Duration(-1)
+	if !x.deadline.IsZero() {
+		limit = max(0, time.Until(x.deadline))
+	}
+	if x.pause > 0 && (limit < 0 || limit > x.pause) {
+		limit = x.pause
+	}
+	if x.look {
+		x.look, limit = false, 0
+		if x.collect() {
+			return true
+		}
+	}
+	i, ok := signals.Wait(limit)
+	switch {
+	case !ok:
+		if x.pause > 0 && x.collect() {
+			return true
+		}
+	case i.Signal == unix.SIGCHLD:
+		if x.tells(sayReceived) {
+			x.say(sayReceived, i)
+		}
+		if x.collect() {
+			return true
+		}
+	default:
+		x.receive(i)
+	}
+	return x.late()
+}
+
+// panicPause is how long a turn that panicked rests, so that it never spins.
+const panicPause = 100 * time.Millisecond
 
 // receive is a signal that was not sent on without a thought.
 func (x *sole) receive(i signals.Info) {
@@ -386,9 +407,8 @@ func (x *sole) standsStill(c reaper.Change) {
 
 // ended is the command's end.
 func (x *sole) ended(c reaper.Change) {
-	x.code, x.end = c.Code, time.Now()
+	x.code, x.end, x.child = c.Code, time.Now(), 0 // first, lest a panic lose it
 	x.say(sayEnded, c)
-	x.child = 0
 	x.sendOn()
 	x.takeBack()
 	if x.killLeft {
