@@ -30,8 +30,10 @@ type host struct {
 	watchdog *machine.Watchdog
 	buttons  func() // ends them
 	up       *netUp
-	dir      string // where the network's process says how it is
-	seed     string // the path of the entropy seed, "" for none
+	overNet  []machine.Mount // wait until it is up
+	ready    chan struct{}   // closed when they were tried
+	dir      string          // where the network's process says how it is
+	seed     string          // the path of the entropy seed, "" for none
 	pressed  chan machine.Key
 	alive    atomic.Pointer[*pazinit.Supervisor] // whom the watchdog asks; nil: nobody yet
 }
@@ -99,7 +101,7 @@ func initialPIDs() (initial, known bool) {
 // boot is the life of a machine's init. It returns only what there is nobody to
 // return it to.
 func (c *command) boot(args []string) (code int) {
-	h := &host{c: c, args: args, up: newNetUp(), dir: networkDir}
+	h := &host{c: c, args: args, up: newNetUp(), ready: make(chan struct{}), dir: networkDir}
 	c.host = h
 	defer func() {
 		if fault := recover(); fault != nil {
@@ -295,7 +297,8 @@ func (h *host) setClock() error {
 	return err
 }
 
-// mountAll mounts what the configuration and fstab list.
+// mountAll mounts what the configuration and fstab list, but what comes over the
+// network: there is none yet.
 func (h *host) mountAll() error {
 	var list []machine.Mount
 	for _, m := range h.cfg.Mounts {

@@ -15,6 +15,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	pazinit "github.com/pazinit/pazinit/init"
+	"github.com/pazinit/pazinit/machine"
 	"github.com/pazinit/pazinit/machine/network"
 	"github.com/pazinit/pazinit/procfile"
 )
@@ -170,7 +172,20 @@ func (h *host) conditions() map[string]<-chan struct{} {
 	if h == nil {
 		return nil
 	}
-	return map[string]<-chan struct{}{"network": h.up.c}
+	return map[string]<-chan struct{}{"network": h.ready}
+}
+
+// mountOverNet mounts what had to wait for the network; ready says that it was
+// tried. The workers run by then: what fails is said, and is no emergency.
+func (h *host) mountOverNet(s *pazinit.Supervisor) {
+	defer close(h.ready)
+	defer panicked(s, "the mounts over the network")
+	<-h.up.c
+	if len(h.overNet) > 0 {
+		for _, err := range machine.MountAll(h.overNet, s.Log) {
+			s.Log(err.Error())
+		}
+	}
 }
 
 // watch waits for the file that says that the network is there. Where it cannot,

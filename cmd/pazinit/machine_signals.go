@@ -79,6 +79,7 @@ func (h *host) supervising(s *pazinit.Supervisor) {
 	if err := h.up.watch(h.dir, func(v any) { s.Panicked("the watch of the network", v) }); err != nil {
 		s.Log(err.Error())
 	}
+	go h.mountOverNet(s)
 	go func() {
 		for k := range h.pressed {
 			h.button(s, k)

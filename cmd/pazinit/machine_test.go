@@ -23,7 +23,7 @@ import (
 // newHost is a machine's init that does nothing.
 func newHost() (*host, *bytes.Buffer) {
 	var out bytes.Buffer
-	return &host{c: &command{stdout: &out, stderr: &out}, up: newNetUp()}, &out
+	return &host{c: &command{stdout: &out, stderr: &out}, up: newNetUp(), ready: make(chan struct{})}, &out
 }
 
 func TestBootStepsRun(t *testing.T) {
