@@ -177,7 +177,7 @@ var verbs = []Verb{
 		Short: "make the first file system of a machine",
 		Long: "Writes an initramfs: an archive from which a kernel boots straight into the Procfile, with pazinit as /init. It holds:\n\n" +
 			"The FOLDERs, laid over the root one after the other; FOLDER:PATH lays one over PATH.\n\n" +
-			"The configuration with its Procfiles, named by -c or -f, or found at etc/pazinit of a FOLDER or here. It goes to /etc/pazinit, or stays where a FOLDER has it, and what lies beside it, seen from it, lies so in the image: workers start where their Procfile is.\n\n" +
+			"The configuration with its Procfiles, named by -c, -f or both, or found at etc/pazinit of a FOLDER or here. It goes to /etc/pazinit, or stays where a FOLDER has it, and what lies beside it, seen from it, lies so in the image: workers start where their Procfile is.\n\n" +
 			"The programs that the workers name, with their libraries and interpreters: from the FOLDERs, and else from this machine. Command lines for a shell are searched, too. A file that stands in a command line is taken; so is a folder beside the configuration, and one elsewhere is made empty. What a program opens by itself, such as the modules of Python, cannot be known: `--file` adds it.\n\n" +
 			"/etc/passwd and /etc/group with the users that the configuration names, /etc/hosts, device nodes and folders, where no FOLDER brings them.\n\n" +
 			"It says what it took from where. It needs no root and no other program, and the same input gives the same bytes, whoever makes it and wherever. Exit status 1 when something is missing; there is no image then, and one that was there stays.",

@@ -91,6 +91,7 @@ func TestAddFolderErrors(t *testing.T) {
 		dir := tree(t, tt.files)
 		if tt.do != nil {
 			must(t, tt.do(dir))
+			t.Cleanup(func() { _ = os.Chmod(filepath.Join(dir, "secret"), 0o755) })
 		}
 		at := "/"
 		if what == "a path that is long" {

@@ -131,8 +131,6 @@ func (m *Maker) Parse(fs *flag.FlagSet, args []string) error {
 		return usage("no -o FILE: where to write the image")
 	case !slices.Contains(kinds, o.compress):
 		return usage("--compress is %s, not %q", strings.Join(kinds, ", "), o.compress)
-	case o.config != "" && o.procfile != "":
-		return usage("one of -c and -f: a configuration names its Procfiles")
 	}
 	return nil
 }

@@ -218,7 +218,7 @@ func (m *Maker) workers() (err error) {
 		m.say("configuration: the container image's own")
 		return nil
 	}
-	opts := procfile.Options{Config: config, Procfile: proc, Dir: m.cwd}
+	opts := procfile.Options{Config: config, Procfile: proc, Dir: m.cwd, Beside: true}
 	// Users are those of the machine that is made, if a folder says who they are.
 	for name, to := range map[string]*string{"/etc/passwd": &opts.Passwd, "/etc/group": &opts.Group} {
 		file, remove, err := m.accounts(name)
@@ -231,7 +231,16 @@ func (m *Maker) workers() (err error) {
 	if m.cfg, err = procfile.Load(opts); err != nil {
 		return err
 	}
-	if err := m.configuration(config); err != nil {
+	var named []*procfile.Application // by the configuration alone
+	if config != "" {
+		opts.Procfile, opts.Beside = "", false
+		alone, err := procfile.Load(opts)
+		if err != nil {
+			return err
+		}
+		named = alone.Applications
+	}
+	if err := m.configuration(config, named); err != nil {
 		return err
 	}
 	for _, a := range m.cfg.Applications {
@@ -301,8 +310,9 @@ func (m *Maker) addText(name, text string) error {
 	return m.image.Add(name, n)
 }
 
-// configuration puts the files of the configuration where pazinit looks for them.
-func (m *Maker) configuration(config string) error {
+// configuration puts the files of the configuration where pazinit looks for them,
+// and names there the application that the configuration does not name.
+func (m *Maker) configuration(config string, named []*procfile.Application) error {
 	first := m.cfg.Files[0]
 	for _, f := range m.cfg.Files {
 		text, err := os.ReadFile(f)
@@ -311,10 +321,26 @@ func (m *Maker) configuration(config string) error {
 		}
 		m.text += string(text) + "\n"
 	}
+	var lone *procfile.Application
+	for _, a := range m.cfg.Applications {
+		i := slices.IndexFunc(named, func(n *procfile.Application) bool { return n.Name == a.Name })
+		switch {
+		case i < 0:
+			lone = a
+		case named[i].Procfile != a.Procfile:
+			return fmt.Errorf("%s has an application %s with the Procfile %s: name %s there instead", config, a.Name, named[i].Procfile, a.Procfile)
+		}
+	}
 	m.home, m.homeAt = filepath.Dir(first), etcPazinit
-	laid, ok := m.laid(first)
-	if ok {
-		m.homeAt = path.Dir(laid)
+	at, isLaid := m.laid(first)
+	if isLaid {
+		m.homeAt = path.Dir(at)
+	} else {
+		at = m.place(first)
+	}
+	found := at == etcConfig && (lone == nil || isLaid && m.place(lone.Procfile) == etcPazinit+"/Procfile")
+	if !found && !isLaid && at == etcConfig {
+		at = etcPazinit + "/configuration.yaml"
 	}
 	for _, f := range m.cfg.Files {
 		n, err := hostFile(f)
@@ -327,23 +353,26 @@ func (m *Maker) configuration(config string) error {
 		if st, err := os.Stat(f); err == nil && st.Mode()&0o044 != 0 {
 			n.Mode |= 0o044
 		}
-		if err := m.image.Add(m.place(f), n); err != nil {
+		to := m.place(f)
+		if f == first {
+			to = at
+		}
+		if err := m.image.Add(to, n); err != nil {
 			return err
 		}
 	}
-	at := m.place(first)
-	if at == etcConfig {
+	if found {
 		m.say("configuration: %s", first)
 		return nil
 	}
 	// Under another name or in another place it is not found by itself.
 	var text strings.Builder
 	text.WriteString("# Written by " + m.Program + ".\n")
-	if config == "" {
-		a := m.cfg.Applications[0]
-		fmt.Fprintf(&text, "applications:\n  %s:\n    procfile: %s\n", strconv.Quote(a.Name), strconv.Quote(at))
-	} else {
+	if config != "" {
 		fmt.Fprintf(&text, "include: %s\n", strconv.Quote(at))
+	}
+	if lone != nil {
+		fmt.Fprintf(&text, "applications:\n  %s:\n    procfile: %s\n", strconv.Quote(lone.Name), strconv.Quote(m.place(lone.Procfile)))
 	}
 	if m.image.Get(etcConfig) != nil {
 		return fmt.Errorf("a folder brings %s, and %s is asked for: name one configuration", etcConfig, first)
@@ -711,6 +740,9 @@ func (m *Maker) rest() error {
 		return err
 	}
 	self.Mode = initramfs.TypeFile | 0o755
+	if n := m.image.Get("/init"); n != nil {
+		m.say("/init: that of %s", n.From)
+	}
 	if err := m.image.AddInit(self); err != nil {
 		return err
 	}
