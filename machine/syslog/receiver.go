@@ -264,14 +264,14 @@ func (r *Receiver) receive(conn syscall.RawConn) bool {
 	read := func(fd uintptr) bool {
 		m = nil
 		n, oobn, flags, _, err := unix.Recvmsg(int(fd), buf[:], oob, unix.MSG_DONTWAIT|unix.MSG_TRUNC|unix.MSG_CMSG_CLOEXEC)
-		switch {
-		case err == nil:
+		switch err {
+		case nil:
 			m = datagram(buf[:min(n, len(buf))], oob[:oobn])
 			if over := n - len(buf); over > 0 && flags&unix.MSG_TRUNC != 0 {
 				m.Text += fmt.Sprintf("... (%d bytes more)", over)
 			}
 			return true
-		case err == unix.EAGAIN:
+		case unix.EAGAIN:
 			return false
 		}
 		return true // EINTR, ENOMEM: once more
