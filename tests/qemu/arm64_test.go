@@ -60,8 +60,10 @@ func TestARM64(t *testing.T) {
 	m.restarts()
 	m.stops()
 	m.reaps()
-	m.clock()
-	m.endings()
+	if !testing.Short() {
+		m.clock()
+		m.endings()
+	}
 	m.powerOff()
 }
 
@@ -144,6 +146,7 @@ func TestARM64Signals(t *testing.T) {
 // portedTests boots a machine and runs the tests of a package there.
 func portedTests(t *testing.T, pkg, flags string) *machine {
 	t.Helper()
+	long(t)
 	_, parts := arm64(t)
 	files := Files{
 		"/bin/bash": []byte("#!/bin/sh\nexec sh \"$@\"\n"), // which ignores neither CHLD nor RTMIN+3

@@ -110,6 +110,7 @@ func containers(t *testing.T) Files {
 // TestCrun runs the tests of tests/containers with crun, in machines that have only
 // cgroup2 and only cgroup v1.
 func TestCrun(t *testing.T) {
+	long(t)
 	files := containers(t)
 	each(t, func(t *testing.T, kernel Kernel) {
 		for version, tests := range map[string]string{

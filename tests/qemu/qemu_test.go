@@ -76,6 +76,18 @@ var host = sync.OnceValues(func() (h struct {
 	var why string
 	h.accel, why, err = Accel(Config{Arch: AMD64, Kernel: h.kernels[i].Image, Image: none})
 	fmt.Printf("machines use %s: %s\n", h.accel, why)
+	for _, k := range h.kernels { // tests that are skipped say nothing without -v
+		if k.Err != nil {
+			fmt.Printf("SKIP %s: %v\n", k.Release, k.Err)
+			continue
+		}
+		fmt.Printf("%s is Linux %s\n", k.Release, k.Version)
+		for _, version := range versions {
+			if err := k.Cgroups(version); err != nil {
+				fmt.Printf("SKIP %s/%s: %v\n", k.Release, version, err)
+			}
+		}
+	}
 	return h, err
 })
 
