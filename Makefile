@@ -27,11 +27,14 @@ run: build shop ## run examples/shop: curl http://127.0.0.1:19000/
 	scripts/install-deps run
 	exec out/pazinit run -c examples/shop/pazinit.yaml
 
-test: programs ## every test that needs no VM
-	go vet ./...
+test: programs ## every test but those of make vm-test that take minutes
+	-scripts/fetch-kernel
+	-scripts/fetch-kernel arm64
+	-scripts/fetch-inits
+	go vet ./... && go vet -tags qemu ./tests/qemu
 	go test -race -timeout 25m ./...
 	cd tools/containers && go vet ./... && go test ./...
-	cd cmd/pazimage && go vet ./... && go test ./...
+	cd tests/qemu && CGO_ENABLED=0 go test -tags qemu -short -count=1 -timeout 25m
 
 root-test: programs ## the tests as root, where what root can do must not be skipped
 	PAZINIT_TEST_MUST=root,cgroup2 go test -count=1 -exec "$(ROOT)" ./...
@@ -54,9 +57,10 @@ vm: build shop ## boots the shop in QEMU, with its console here: curl http://127
 
 vm-test: programs ## the tests in QEMU: pazinit as PID 1 of real kernels
 	scripts/fetch-kernel
+	scripts/fetch-kernel arm64
 	scripts/fetch-crun
 	scripts/fetch-inits
-	CGO_ENABLED=0 go test -tags qemu -count=1 -timeout 3h -v ./tests/qemu
+	cd tests/qemu && CGO_ENABLED=0 go test -tags qemu -count=1 -timeout 5h
 
 lint: ## golangci-lint (gofmt, vet, staticcheck, the import rules), also for arm64
 	$(LINT) run ./...

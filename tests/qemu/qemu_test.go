@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -31,7 +32,34 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if err := possible(); err != nil {
+		for _, must := range []string{"qemu", "bookworm"} {
+			if slices.Contains(strings.Split(os.Getenv("PAZINIT_TEST_MUST"), ","), must) {
+				fmt.Printf("FAIL: %s is needed: %v\n", must, err)
+				os.Exit(1)
+			}
+		}
+		fmt.Printf("SKIP all tests in machines: %v\n", err)
+		os.Exit(0)
+	}
 	rig.Main(m)
+}
+
+// possible says why there can be no machine at all.
+func possible() error {
+	if _, err := exec.LookPath(AMD64.Program); err != nil {
+		return fmt.Errorf("%w; scripts/fetch-kernel installs it", err)
+	}
+	cache, err := Cache()
+	if err != nil {
+		return err
+	}
+	for _, k := range Kernels(cache, AMD64) {
+		if err = k.Err; err == nil {
+			break
+		}
+	}
+	return err
 }
 
 // patience is a machine's time; an emulated one on a busy host is slow. No test
