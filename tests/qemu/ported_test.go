@@ -68,9 +68,9 @@ func runPorted(t *testing.T, kernel Kernel, version, test, run, skip string) {
   app:
     workers:
       tests:
-        command_line: cd /tests && exec ported.test -test.v -test.timeout 40m -test.run '` + run + `' -test.skip '` + skip + `'
+        command_line: cd /tests && exec env PAZINIT_BIN=/bin/pazinit PAZINIT_HELPER=/bin/helper PAZINIT_TEST_MUST=root ported.test -test.v -test.timeout 40m -test.run '` + run + `' -test.skip '` + skip + `'
         restart: never
-        env: {PAZINIT_BIN: /bin/pazinit, PAZINIT_HELPER: /bin/helper, PAZINIT_TEST_MUST: root, PATH: "/usr/bin:/bin", HOME: /root, TMPDIR: /tmp}
+        env: {PATH: "/usr/bin:/bin", HOME: /root, TMPDIR: /tmp}
         stdout: {file: /root/tests.txt}
         stderr: {file: /root/tests.txt}
 `),
