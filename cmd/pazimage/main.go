@@ -72,7 +72,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 			return fail(1, err)
 		}
 		defer img.Close()
-		m.Base, m.Command = img.tree, img.command
+		m.Base, m.Otherwise = img.tree, img.command.Add
 	}
 	if err := m.Run(); err != nil {
 		if errors.Is(err, appimage.ErrProblems) {

@@ -150,6 +150,8 @@ func TestInitramfs(t *testing.T) {
 		{"another Procfile than the configuration's", map[string]string{"p.yaml": "applications: {app: {procfile: Procfile}}\n", "Procfile": "a: sh\n", "app/Procfile": "a: sh\n"}, []string{"-c", "p.yaml", "-f", "app", "root"},
 			nil, "p.yaml has an application app with the Procfile DIR/Procfile: name DIR/app/Procfile there instead"},
 		{"nothing", nil, nil, nil, "there is no Procfile here"},
+		{"a folder outside", map[string]string{"some/x": "1"}, []string{"some:../x"}, nil, `name "/../x" leads outside`},
+		{"a file outside", map[string]string{"some/x": "1"}, []string{"--file", "some/x:/etc/../../x", "root"}, nil, `--file some/x:/etc/../../x: name "/etc/../../x" leads outside`},
 		{"no folder", nil, []string{"none"}, nil, "lay a folder: stat DIR/none: no such file"},
 		{"a damaged configuration", map[string]string{"p.yaml": "what: 1\n"}, []string{"-c", "p.yaml"}, nil, "p.yaml:1:1: "},
 		{"modules without a place", map[string]string{"Procfile": "a: sh\n"}, []string{"root", "--module", "x"}, nil, "--kernel-modules DIR"},

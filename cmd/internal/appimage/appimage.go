@@ -12,7 +12,6 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -33,8 +32,9 @@ type Maker struct {
 	Base *initramfs.Image
 	// Init is the pazinit that becomes /init; "" is the running program.
 	Init string
-	// Command is what the machine runs when there is no Procfile; it may be nil.
-	Command *Command
+	// Otherwise makes a configuration when there is none, such as [Command.Add]; it
+	// may be nil.
+	Otherwise func(*Maker) error
 	// Compression is the one without --compress; "" is gzip.
 	Compression string
 	// Compress are compressions besides gzip and none, by the names of --compress.
@@ -109,7 +109,7 @@ func (m *Maker) Parse(fs *flag.FlagSet, args []string) error {
 	err := fs.Parse(args)
 	for err == nil && fs.NArg() > 0 { // flags may stand behind folders
 		host, at, _ := strings.Cut(fs.Arg(0), ":")
-		o.folders = append(o.folders, laidFolder{host, path.Join("/", at)})
+		o.folders = append(o.folders, laidFolder{host, "/" + at})
 		err = fs.Parse(fs.Args()[1:])
 	}
 	reads, given := 0, 0

@@ -194,7 +194,7 @@ func (m *Maker) find() (config, proc string) {
 		}
 	}
 	switch {
-	case m.Command != nil:
+	case m.Otherwise != nil:
 	case isThere("pazinit.yaml"):
 		return "pazinit.yaml", ""
 	case isThere("Procfile"):
@@ -207,8 +207,8 @@ func (m *Maker) find() (config, proc string) {
 func (m *Maker) workers() (err error) {
 	config, proc := m.find()
 	switch given := config + proc; {
-	case given == "" && m.Command != nil:
-		return m.command()
+	case given == "" && m.Otherwise != nil:
+		return m.Otherwise(m)
 	case given == "" && len(m.order.folders) == 0 && m.order.entries == "":
 		return errors.New("there is no Procfile here, none in a FOLDER at /etc/pazinit, and none is given: -f PROCFILE or -c CONFIG")
 	case given == "":
@@ -431,7 +431,8 @@ func (m *Maker) worker(w *procfile.Worker) error {
 	}
 	name := w.App + ":" + w.Name
 	lines := []line{{name, w.Command}}
-	for stream, t := range map[string]procfile.Target{"stdout": w.Stdout, "stderr": w.Stderr} {
+	for i, t := range [...]procfile.Target{w.Stdout, w.Stderr} {
+		stream := [...]string{"stdout", "stderr"}[i]
 		if t.Kind == "pipe" {
 			lines = append(lines, line{name + ", " + stream, t.Pipe})
 		}
@@ -441,7 +442,6 @@ func (m *Maker) worker(w *procfile.Worker) error {
 			}
 		}
 	}
-	slices.SortFunc(lines[1:], func(x, y line) int { return strings.Compare(x.what, y.what) })
 	for _, l := range lines {
 		if !l.Shell {
 			var c shellCommand

@@ -20,9 +20,8 @@ type Command struct {
 	StopSignal string   // "" is TERM
 }
 
-// command writes a Procfile with one worker, main, for the command.
-func (m *Maker) command() error {
-	c := m.Command
+// Add writes a Procfile with one worker, main, for the command.
+func (c *Command) Add(m *Maker) error {
 	if len(c.Argv) == 0 {
 		return fmt.Errorf("the image has no command, and no Procfile is given: -f PROCFILE or -c CONFIG")
 	}
