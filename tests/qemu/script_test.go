@@ -17,9 +17,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rogpeppe/go-internal/testscript"
+
 	"github.com/pazinit/pazinit/initramfs"
 	"github.com/pazinit/pazinit/tests/rig"
-	"github.com/rogpeppe/go-internal/testscript"
 )
 
 // TestScripts runs testdata/*.txt, one behaviour each; see testdata/README for what
