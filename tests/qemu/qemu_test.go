@@ -386,8 +386,8 @@ func (m *machine) starts() {
 	if got := m.see(`^.*started, pid .*$`, 1); !strings.Contains(got, "started, pid 1, the init of a machine") {
 		m.t.Errorf("first line = %q, want pid 1, the init of a machine", got)
 	}
-	if got := m.run("cat /proc/1/comm"); got != "pazinit" {
-		m.t.Errorf("process 1 = %q, want pazinit", got)
+	if got := m.run("cat /proc/1/comm"); got != "init" {
+		m.t.Errorf("process 1 = %q, want init, which is pazinit", got)
 	}
 	for _, worker := range []string{"web", "shell", "session", "daemon", "stubborn", "patient"} {
 		m.see("app:"+worker+`\.1 is RUNNING, pid \d+`, 1)
