@@ -73,7 +73,11 @@ func NewImage(parts Parts, files Files) (*initramfs.Image, error) {
 		}
 	}
 	for _, dir := range []string{"proc", "sys", "dev", "run", "tmp", "root", "mnt"} {
-		if err := m.Add(dir, initramfs.Folder(0o755)); err != nil {
+		mode := uint32(0o755)
+		if dir == "root" {
+			mode = 0o700
+		}
+		if err := m.Add(dir, initramfs.Folder(mode)); err != nil {
 			return nil, err
 		}
 	}

@@ -64,7 +64,8 @@ func runPorted(t *testing.T, kernel Kernel, version, test, run, skip string) {
 	parts := h.parts
 	parts.Kernel = kernel
 	image, err := NewImage(parts, withAgent(Files{
-		"/etc/pazinit/pazinit.yaml": []byte(`applications:
+		"/etc/pazinit/pazinit.yaml": []byte(`machine: {sysctls: {kernel.threads-max: "60000"}} # there are 10,000 zombies at once
+applications:
   app:
     workers:
       tests:
