@@ -14,6 +14,7 @@ func TestEndOfInitOtherwise(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			each(t, func(t *testing.T, kernel Kernel) {
+				t.Parallel()
 				m := boot(t, kernel, "cgroups=v2", "", Files{
 					"/start":  []byte(tt.start + "\n"),
 					"/p.yaml": []byte("applications: {app: {workers: {job: {run: /bin/helper, args: [exit, '3'], restart: never}}}}\n"),
