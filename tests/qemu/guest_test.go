@@ -107,16 +107,21 @@ func findPort() (string, error) {
 	return "", fmt.Errorf("find port %s: there is none of %v", Port, names)
 }
 
-// shell runs a script. What stays in the background is not waited for.
+// shell runs a script. What stays in the background is not waited for. The script is
+// no argument, which lists of processes would show.
 func shell(script string) (out []byte, status int) {
-	fd, err := unix.MemfdCreate("output", unix.MFD_CLOEXEC)
+	text, err := inMemory("exec 3<&-\necho 0 >/proc/$$/oom_score_adj\n" + script)
 	if err != nil {
 		return []byte(err.Error()), 125
 	}
-	f := os.NewFile(uintptr(fd), "output")
+	defer text.Close()
+	f, err := inMemory("")
+	if err != nil {
+		return []byte(err.Error()), 125
+	}
 	defer f.Close()
-	cmd := exec.Command("/bin/busybox", "sh", "-c", "echo 0 >/proc/$$/oom_score_adj\n"+script)
-	cmd.Stdout, cmd.Stderr = f, f
+	cmd := exec.Command("/bin/busybox", "sh", "/proc/self/fd/3")
+	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = f, f, []*os.File{text}
 	err = cmd.Run()
 	size, e := f.Seek(0, 1)
 	if e == nil {
@@ -130,6 +135,17 @@ func shell(script string) (out []byte, status int) {
 		status = 128 + int(cmd.ProcessState.Sys().(interface{ Signal() unix.Signal }).Signal())
 	}
 	return out, status
+}
+
+// inMemory is a file without a name.
+func inMemory(text string) (*os.File, error) {
+	fd, err := unix.MemfdCreate("script", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	f := os.NewFile(uintptr(fd), "script")
+	_, err = f.WriteString(text)
+	return f, err
 }
 
 // modules loads those of a list, in its order, as the kernel takes them.

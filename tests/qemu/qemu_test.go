@@ -512,11 +512,18 @@ var ending = map[string]string{
     workers:
       db: {run: /bin/worker, priority: 1}
       web: {run: /bin/worker, priority: 2}
-      job: {run: /bin/helper, args: [exit, "7"], priority: 3, restart: never, essential: true}
+      job: {run: /bin/job, priority: 3, restart: never, essential: true}
+`,
+	"/bin/job": `#!/bin/sh
+until [ $(ls /tmp/ready.* | wc -l) = 2 ]; do
+	usleep 10000
+done
+exit 7
 `,
 	"/bin/worker": `#!/bin/sh
-trap 'echo stops; exit 0' TERM
+trap 'echo stops; rm /tmp/ready.$$; exit 0' TERM
 echo ready
+: >/tmp/ready.$$
 while :; do
 	sleep 7200 &
 	wait
@@ -584,7 +591,7 @@ func TestEndOfInit(t *testing.T) {
 			says          string // pazinit
 			kernel        string
 		}{
-			"term":      {"term", "", "powering off, after an end with status 0", "reboot: Power down"},
+			"term":      {"term", "", "rebooting, after an end with status 0", "reboot: Restarting system"},
 			"essential": {"essential", "exit", "powering off, after an end with status 7", "reboot: Power down"},
 			"reboot":    {"essential", "reboot", "rebooting, after an end with status 7", "reboot: Restarting system"},
 			"halt":      {"essential", "halt", "halting, after an end with status 7", "reboot: System halted"},
