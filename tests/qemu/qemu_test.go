@@ -25,9 +25,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if filepath.Base(os.Args[0]) == "guest" {
-		if err := guest(os.Args[1:]); err != nil {
-			fmt.Fprintln(os.Stderr, "guest:", err)
+	name := filepath.Base(os.Args[0])
+	if f := map[string]func() error{"guest": func() error { return guest(os.Args[1:]) }, "owner": owner}[name]; f != nil {
+		if err := f(); err != nil {
+			fmt.Fprintln(os.Stderr, name+":", err)
 			os.Exit(1)
 		}
 		os.Exit(0)

@@ -96,6 +96,10 @@ func lines([]string) error {
 
 // probe says whether the kernel has what the two witnesses of deaths need.
 func probe([]string) error {
+	// Before 5.11 maps are locked memory.
+	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}); err != nil {
+		return err
+	}
 	for _, p := range []struct {
 		name string
 		test func() error

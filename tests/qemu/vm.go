@@ -55,7 +55,7 @@ type Config struct {
 	Arch    Arch
 	Kernel  string // a bzImage, or an Image for arm64
 	Image   *initramfs.Image
-	Initrd  string // instead of Image: a file with one
+	Initrd  string // instead of Image: a file with one, or /dev/null for none
 	Cmdline string // added to what every machine gets
 	Accel   string // kvm or tcg, see [Accel]
 	Memory  int    // in MiB, 0 is 512
@@ -72,7 +72,10 @@ func Args(c Config, initrd string) []string {
 	args := []string{
 		"-nodefaults", "-no-user-config", "-display", "none",
 		"-machine", c.Arch.machine + ",accel=" + c.Accel, "-cpu", c.Arch.cpu, "-smp", "2", "-m", strconv.Itoa(max(c.Memory, 0) + b2i(c.Memory == 0)*512),
-		"-kernel", c.Kernel, "-initrd", initrd,
+		"-kernel", c.Kernel,
+	}
+	if initrd != os.DevNull {
+		args = append(args, "-initrd", initrd)
 	}
 	// A slow host makes the kernel see stalls and broken timers.
 	line := c.Arch.cmdline + " loglevel=5 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 " + c.Cmdline
@@ -98,6 +101,7 @@ type VM struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	ended  chan struct{}
+	pid    int            // of QEMU
 	status int            // of QEMU, once it has ended
 	keys   io.WriteCloser // of the console
 	agent  link
@@ -158,6 +162,9 @@ func Boot(ctx context.Context, c Config) (*VM, error) {
 	go func() {
 		runtime.LockOSThread() // its end would be the parent's death
 		err := cmd.Start()
+		if err == nil {
+			v.pid = cmd.Process.Pid
+		}
 		started <- err
 		if err == nil {
 			_ = cmd.Wait() // being killed is an end, too
