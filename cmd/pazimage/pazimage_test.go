@@ -353,7 +353,7 @@ func TestMachineOfImage(t *testing.T) {
 	all := text(t, a.Image)
 	for _, want := range []string{
 		"/etc/pazinit/Procfile=main: app 'it'\\''s' '$HOME' 'a b'\n", "/srv/x=1", "/etc/passwd=web:x:77:78::/srv:/bin/sh\n", "/srv/new/", "/data/", "/init=" + aProgram, "/dev/console=",
-		"/etc/pazinit/pazinit.yaml=# Written by pazimage, of the container image's configuration.\napplications:\n  shop:\n    procfile: Procfile\n    cwd: \"/srv/new\"\n    user: \"web\"\n    group: \"78\"\n    stop_signal: \"SIGQUIT\"\n    env:\n      \"PATH\": \"/usr/bin:/bin\"\n      \"Q\": \"say \\\"hi\\\"\\\\n\"\n",
+		"/etc/pazinit/pazinit.yaml=# Written by pazimage, of the container image's configuration.\napplications:\n  shop:\n    procfile: Procfile\n    cwd: \"/srv/new\"\n    essential: true\n    retry_after: off\n    user: \"web\"\n    group: \"78\"\n    stop_signal: \"SIGQUIT\"\n    env:\n      \"PATH\": \"/usr/bin:/bin\"\n      \"Q\": \"say \\\"hi\\\"\\\\n\"\n",
 	} {
 		if !strings.Contains(all, want) {
 			t.Errorf("the image lacks %q: it has\n%s\nand it said %s", want, all, said)

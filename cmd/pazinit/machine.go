@@ -105,15 +105,22 @@ func (c *command) boot(args []string) (code int) {
 	c.host = h
 	defer func() {
 		if fault := recover(); fault != nil {
-			code = h.emergency(fmt.Errorf("a fault of pazinit: %v\n%s", fault, debug.Stack()))
+			code = h.emergency(fmt.Errorf("a fault of pazinit: %v\n%s", fault, debug.Stack()), 1)
 		}
 	}()
 	if err := h.run(bootSteps); err != nil {
-		return h.emergency(err)
+		if isErrors(err) {
+			return h.emergency(err, exitUsage)
+		}
+		return h.emergency(err, 1)
 	}
 	code = h.supervise()
-	if !c.ran {
-		return h.emergency(errors.New("it cannot supervise; why stands above"))
+	switch {
+	case c.ran:
+	case code == exitUsage:
+		return h.emergency(errWrong, code)
+	default:
+		return h.emergency(errors.New("it cannot supervise; why stands above"), code)
 	}
 	return c.end(code)
 }

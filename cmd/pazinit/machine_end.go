@@ -164,8 +164,11 @@ func (e *ending) port() uint16 {
 // configuration could say.
 const defaultDelay = 10 * time.Second
 
-// emergency is what becomes of a machine that cannot be started.
-func (h *host) emergency(err error) int {
+// errWrong is said below what is wrong with the configuration.
+var errWrong = errors.New("the configuration is wrong, as is said above")
+
+// emergency is what becomes of a machine that cannot be started; code is its result.
+func (h *host) emergency(err error, code int) int {
 	h.tell(err)
 	delay, shell := defaultDelay, h.line.Shell
 	if h.cfg != nil {
@@ -174,13 +177,13 @@ func (h *host) emergency(err error) int {
 	if shell {
 		h.say("emergency: a shell follows; its end starts the machine again")
 		h.unwatch()
-		h.say("emergency: no shell: %v", execShell(true, 1, thenReboot, h.port()))
+		h.say("emergency: no shell: %v", execShell(true, code, thenReboot, h.port()))
 	}
 	h.say("emergency: the machine is started again in %v", delay)
 	_ = machine.CtrlAltDel(true) // whoever cannot wait
 	time.Sleep(delay)
 	e := &ender{place: machinePlace, stderr: h.c.stderr, machine: h.finish, rest: reaper.Rest}
-	return e.end("reboot", 1)
+	return e.end("reboot", code)
 }
 
 // tell says why a machine cannot be started, each error on its line.
@@ -190,7 +193,7 @@ func (h *host) tell(err error) {
 		for _, e := range list {
 			h.say("%v", e)
 		}
-		err = errors.New("the configuration is wrong")
+		err = errWrong
 	}
 	for _, e := range each(err) {
 		h.say("emergency: %v", e)

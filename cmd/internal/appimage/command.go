@@ -45,7 +45,7 @@ func (c *Command) Add(m *Maker) error {
 		app = "app"
 	}
 	dir := path.Join("/", c.Dir)
-	fmt.Fprintf(&yaml, "# Written by %s, of the container image's configuration.\napplications:\n  %s:\n    procfile: Procfile\n    cwd: %s\n", m.Program, app, strconv.Quote(dir))
+	fmt.Fprintf(&yaml, "# Written by %s, of the container image's configuration.\napplications:\n  %s:\n    procfile: Procfile\n    cwd: %s\n    essential: true\n    retry_after: off\n", m.Program, app, strconv.Quote(dir))
 	if c.User != "" {
 		user, group, both := strings.Cut(c.User, ":")
 		if user != "" {
