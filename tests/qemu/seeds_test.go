@@ -183,7 +183,7 @@ func TestSeedsInside(t *testing.T) {
   tests:
     workers:
       seeds:
-        command_line: cd /src/tests/seeds && export PAZINIT_BIN=/bin/pazinit PAZINIT_HELPER=/bin/helper PAZINIT_PATIENCE=10m && exec seeds.test -test.v -test.timeout 2h -test.parallel 4 -test.run "$(cat /src/rows)"
+        command_line: cd /src/tests/seeds && export PAZINIT_BIN=/bin/pazinit PAZINIT_HELPER=/bin/helper PAZINIT_PATIENCE=10m PAZINIT_EMULATED=$(cat /src/emulated) && exec seeds.test -test.v -test.timeout 2h -test.parallel 4 -test.run "$(cat /src/rows)"
         restart: never
         env: {HOME: /root, TMPDIR: /tmp, PATH: "/usr/bin:/bin"}
         stdout: {file: /root/seeds.log}
@@ -192,11 +192,15 @@ func TestSeedsInside(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	emulated := ""
+	if h.accel == "tcg" {
+		emulated = "1"
+	}
 	rows := os.Getenv("PAZINIT_SEEDS") // a pattern, for who looks for a fault
 	if rows == "" {
 		rows = "."
 	}
-	err = errors.Join(image.Add("/src/rows", initramfs.Data(0o644, []byte(rows))), image.AddFile("/usr/lib/python3.11", "/usr/lib/python3.11"),
+	err = errors.Join(image.Add("/src/rows", initramfs.Data(0o644, []byte(rows))), image.Add("/src/emulated", initramfs.Data(0o644, []byte(emulated))), image.AddFile("/usr/lib/python3.11", "/usr/lib/python3.11"),
 		image.AddFile("/etc/passwd", "/etc/passwd"), image.AddFile("/etc/group", "/etc/group"))
 	tracked := exec.Command("git", "ls-files", "-z")
 	tracked.Dir = root

@@ -36,6 +36,10 @@ var Patience = func() time.Duration {
 	return time.Minute
 }()
 
+// Emulated says that this machine's processors are, by $PAZINIT_EMULATED: how much
+// of them anything takes says nothing then.
+var Emulated = os.Getenv("PAZINIT_EMULATED") != ""
+
 // path has no folder that only some user may look into.
 const path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

@@ -235,7 +235,7 @@ func notSpinning(t *testing.T, r *rig.Rig) {
 	before := r.CPU()
 	r.Do(&control.Request{Verb: "start", Names: []string{"app:unlimited"}, NoWait: true})
 	time.Sleep(time.Minute)
-	if got := r.CPU() - before; got >= 60 {
+	if got := r.CPU() - before; got >= 60 && !rig.Emulated {
 		t.Errorf("%d ticks of CPU in a minute, want less than 60", got)
 	}
 	for _, name := range instances("app:unlimited", 100) {
