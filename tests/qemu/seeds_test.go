@@ -152,6 +152,7 @@ exit 1
 // TestSeedsInside runs all of tests/seeds in a machine, as a worker of its init.
 // The machine's configuration is where no other pazinit looks for one.
 func TestSeedsInside(t *testing.T) {
+	long(t)
 	kernel := bookworm(t)
 	h, err := host()
 	if err != nil {
@@ -200,8 +201,12 @@ func TestSeedsInside(t *testing.T) {
 	if rows == "" {
 		rows = "."
 	}
-	err = errors.Join(image.Add("/src/rows", initramfs.Data(0o644, []byte(rows))), image.Add("/src/emulated", initramfs.Data(0o644, []byte(emulated))), image.AddFile("/usr/lib/python3.11", "/usr/lib/python3.11"),
-		image.AddFile("/etc/passwd", "/etc/passwd"), image.AddFile("/etc/group", "/etc/group"))
+	err = errors.Join(image.Add("/src/rows", initramfs.Data(0o644, []byte(rows))), image.Add("/src/emulated", initramfs.Data(0o644, []byte(emulated))), image.AddFile("/etc/passwd", "/etc/passwd"), image.AddFile("/etc/group", "/etc/group"))
+	modules, e := filepath.Glob("/usr/lib/python3.*")
+	err = errors.Join(err, e)
+	for _, dir := range modules {
+		err = errors.Join(err, image.AddFile(dir, dir))
+	}
 	tracked := exec.Command("git", "ls-files", "-z")
 	tracked.Dir = root
 	list, e := tracked.Output()
