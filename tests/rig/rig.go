@@ -711,6 +711,9 @@ func (r *Rig) CmdAs(uid int, verb string, args ...string) (stdout, stderr string
 	if err != nil && !errors.As(err, &exit) {
 		r.T.Fatal(err)
 	}
+	if ws, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		fmt.Fprintf(&errs, "killed by %v\n", ws.Signal())
+	}
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }
 
