@@ -49,6 +49,7 @@ type file struct {
 	limit   int64 // rotateSize as the turn began
 	keep    int
 	special bool    // not a regular file
+	opened  bool    // at least once
 	owner   *stream // who wrote last and may go on inside its line
 	mid     bool    // the last byte is not a newline
 	checked int64
@@ -222,18 +223,42 @@ func (f *file) open() error {
 		return fmt.Errorf("open: %w", err)
 	}
 	f.base += f.size
+	first := !f.opened
+	f.opened = true
 	f.fd, f.size, f.mid, f.owner = fd, 0, false, nil
 	if f.special = st.Mode&unix.S_IFMT != unix.S_IFREG; f.special {
 		f.limit = 0
 		_ = unix.SetNonblock(fd, false) // a slow reader of it makes its workers wait
 	} else {
 		f.size = st.Size
+		f.mid = first && unfinished(f.path, &st)
 	}
 	f.checked = time.Now().UnixNano()
 	f.markMu.Lock()
 	f.end = f.base + f.size
 	f.markMu.Unlock()
 	return nil
+}
+
+// unfinished says whether the last byte of a log is no newline: the power was cut
+// while it was written, or whoever did was killed. A file system may have left
+// NULs where the line would be.
+func unfinished(path string, is *unix.Stat_t) bool {
+	if is.Size == 0 {
+		return false
+	}
+	fd, err := openLog(path, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	var last [1]byte
+	if err := unix.Fstat(fd, &st); err != nil || st.Ino != is.Ino || st.Dev != is.Dev {
+		return false
+	}
+	n, err := unix.Pread(fd, last[:], is.Size-1)
+	return err == nil && n == 1 && last[0] != '\n'
 }
 
 // openLog is openFd for a log. Its folder may be the worker's own, who could put

@@ -121,6 +121,29 @@ func TestFileBytesAreExact(t *testing.T) {
 	}
 }
 
+// What was cut off is not glued to what comes, whoever was killed while it wrote.
+func TestFileOfBefore(t *testing.T) {
+	for before, want := range map[string]string{
+		"":                "new\n",
+		"whole\n":         "whole\nnew\n",
+		"whole\nha":       "whole\nha\nnew\n",
+		"whole\n\x00\x00": "whole\n\x00\x00\nnew\n",
+	} {
+		h, _ := newHub(t, Options{})
+		path := filepath.Join(t.TempDir(), "log")
+		if err := os.WriteFile(path, []byte(before), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		src := newSource(t, h, Config{Stdout: Target{Kind: "file", Path: path}})
+		out, _ := src.Files()
+		say(t, out, "new\n")
+		await(t, "flush", src.Flush())
+		if got := read(t, path); got != want {
+			t.Errorf("file with %q before = %q, want %q", before, got, want)
+		}
+	}
+}
+
 func TestDir(t *testing.T) {
 	h, _ := newHub(t, Options{})
 	dir := filepath.Join(t.TempDir(), "logs")
