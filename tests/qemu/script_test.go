@@ -127,6 +127,7 @@ type script struct {
 	version  string
 	dir      string
 	allowed  string
+	boots    int
 	machines map[string]*machine
 }
 
@@ -298,7 +299,10 @@ func bootCommand(ts *testscript.TestScript, _ bool, args []string) {
 		Arch: AMD64, Kernel: s.kernel.Image, Image: image, Accel: h.accel, Memory: *memory, Limit: *limit, Reboots: *reboots, Panic: *panics,
 		Cmdline: cgroups[s.version] + " " + *line, Args: qemu, Dir: s.dir,
 	}, s.allowed)
-	s.machines[*name].name = *name
+	if s.machines[*name].name = *name; *name == "" && s.boots > 0 {
+		s.machines[*name].name = strconv.Itoa(s.boots + 1) // what the console is kept as
+	}
+	s.boots++
 }
 
 // laid are the files that a script has for its machine.
