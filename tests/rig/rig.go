@@ -778,10 +778,10 @@ func (r *Rig) cleanup() {
 				r.Dump()
 				t.Errorf("the supervisor did not end by SIGQUIT")
 				_ = syscall.Kill(r.PID, syscall.SIGABRT)
+				_ = syscall.Kill(r.PID, syscall.SIGKILL)
+				_ = r.cmd.Process.Kill()
+				<-r.ended
 			}
-			_ = syscall.Kill(r.PID, syscall.SIGKILL)
-			_ = r.cmd.Process.Kill()
-			<-r.ended
 		}
 		left := r.Processes()
 		for _, pid := range left {
