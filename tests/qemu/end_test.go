@@ -10,7 +10,7 @@ func TestEndOfInitOtherwise(t *testing.T) {
 	for name, tt := range map[string]struct{ start, says, kernel string }{
 		"no /proc":    {"umount /proc\nexec pazinit run -c /p.yaml", "powering off, after an end with status 3", "reboot: Power down"},
 		"one command": {"exec pazinit -- helper exit 4", "powering off, after an end with status 4", "reboot: Power down"},
-		"bad config":  {"exec pazinit run -c /no/such", "rebooting, after an end with status 1", "reboot: Restarting system"},
+		"bad config":  {"exec pazinit run -c /no/such", "rebooting, after an end with status 2", "reboot: Restarting system"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			each(t, func(t *testing.T, kernel Kernel) {
