@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -243,6 +245,21 @@ func TestInitramfsBusybox(t *testing.T) {
 	}
 	if p := m.Check(); len(p) > 0 || m.Get("/lib64") != nil {
 		t.Errorf("Check says %v", p)
+	}
+	// Its own name is no link, in whatever folder it is.
+	for line, args := range map[string][]string{"/bin/busybox httpd -f": nil, "busybox httpd -f": nil, "/usr/bin/busybox sh": {"merged"}, "/bin/busybox sh": {"merged"}} {
+		writeFiles(t, dir, map[string]string{"Procfile": "a: " + line + "\n", "merged/usr/bin/x": ""})
+		if err := os.Symlink("usr/bin", filepath.Join(dir, "merged/bin")); err != nil && !errors.Is(err, fs.ErrExist) {
+			t.Fatal(err)
+		}
+		m, out := imageOf(t, dir, append([]string{"--busybox", busybox}, args...)...)
+		if m == nil {
+			t.Errorf("%s: %s", line, out)
+			continue
+		}
+		if at, err := m.Resolve("/bin/busybox", true); err != nil || m.Get(at) == nil || m.Get(at).Type() != initramfs.TypeFile || len(m.Check()) > 0 {
+			t.Errorf("%s: /bin/busybox is %s, %v, Check says %v; it said %s", line, at, err, m.Check(), out)
+		}
 	}
 	writeFiles(t, dir, map[string]string{"Procfile": "a: nonesuch-program\n"})
 	if m, out := imageOf(t, dir, "--busybox", busybox); m != nil {

@@ -646,8 +646,10 @@ func (m *Maker) tryProgram(name, host string, s initramfs.Search) (string, error
 		if strings.Contains(name, "/") {
 			at = name
 		}
-		if err := m.image.Add(at, initramfs.Symlink("/bin/busybox")); err != nil {
-			return "", err
+		if !m.isBusybox(at) {
+			if err := m.image.Add(at, initramfs.Symlink("/bin/busybox")); err != nil {
+				return "", err
+			}
 		}
 		p, err = m.image.AddProgram(at, s)
 	} else if err != nil {
@@ -682,6 +684,14 @@ func (m *Maker) hasApplet(name string) bool {
 	}
 	ok, err := initramfs.Contains(m.busybox, "\x00"+name+"\x00")
 	return err == nil && ok && name != ""
+}
+
+// isBusybox says whether a name is where busybox itself is: by that name it is
+// called, too, and a folder's /bin may be a link to /usr/bin.
+func (m *Maker) isBusybox(name string) bool {
+	at, err := m.image.Resolve(name, true)
+	own, err2 := m.image.Resolve("/bin/busybox", true)
+	return err == nil && err2 == nil && at == own
 }
 
 // modules adds what --module and the configuration name.
