@@ -2,7 +2,6 @@ package syslog
 
 import (
 	"fmt"
-	"os"
 	"runtime/debug"
 	"time"
 )
@@ -47,5 +46,5 @@ func (r *Receiver) panicked(where string, v any) {
 		r.opt.Panicked(where, v)
 		return
 	}
-	fmt.Fprintf(os.Stderr, "pazinit: panic in %s: %v\n%s", where, v, debug.Stack())
+	r.opt.Say("error", fmt.Sprintf("panic in %s: %.500v\n%s", where, v, debug.Stack()))
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -19,9 +20,12 @@ import (
 const DefaultPath = "/dev/log"
 
 const (
-	slowest   = time.Second // that a message may wait for room, before it is dropped
-	sayEvery  = time.Minute
-	lastReads = 1 << 12 // messages that Close still takes
+	slowest     = time.Second // that a message may wait for room, before it is dropped
+	sayEvery    = time.Minute
+	lastReads   = 1 << 12 // messages that Close still takes
+	firstRest   = 100 * time.Millisecond
+	longestRest = 10 * time.Second // doubles up to it, while nothing can be read
+	freeFaults  = 2                // in a row that are nothing unusual
 )
 
 // ErrServed is the cause when somebody else receives at the socket.
@@ -50,8 +54,14 @@ type Options struct {
 	Say func(level, msg string)
 
 	// Panicked is told of a panic, which has been recovered, by the goroutine that
-	// it was in, so that its stack is there. nil prints it.
+	// it was in, so that its stack is there. nil has Say told.
 	Panicked func(where string, value any)
+
+	// Of tests: what reads a datagram, and a record; nil is the kernel. rest is the
+	// first pause after an error, 0 is firstRest.
+	recvmsg func(fd int, p, oob []byte, flags int) (n, oobn, recvflags int, from unix.Sockaddr, err error)
+	read    func(fd int, p []byte) (int, error)
+	rest    time.Duration
 }
 
 // A Receiver takes messages until Close.
@@ -80,12 +90,7 @@ type drops struct {
 // made there is a Receiver of the kernel's records besides the error. That these
 // may not be read, as in most containers, is no error.
 func Open(opt Options) (*Receiver, error) {
-	if opt.Path == "" {
-		opt.Path = DefaultPath
-	}
-	if opt.Kmsg == "" {
-		opt.Kmsg = "/dev/kmsg"
-	}
+	opt.defaults()
 	r := &Receiver{opt: opt, stop: make(chan struct{})}
 	var err error
 	if opt.Path != "-" {
@@ -105,6 +110,27 @@ func Open(opt Options) (*Receiver, error) {
 	r.start("syslog", r.sock, r.receive)
 	r.start("kmsg", r.kmsg, r.readKernel)
 	return r, err
+}
+
+func (opt *Options) defaults() {
+	if opt.Path == "" {
+		opt.Path = DefaultPath
+	}
+	if opt.Kmsg == "" {
+		opt.Kmsg = "/dev/kmsg"
+	}
+	if opt.recvmsg == nil {
+		opt.recvmsg = unix.Recvmsg
+	}
+	if opt.read == nil {
+		opt.read = unix.Read
+	}
+	if opt.rest == 0 {
+		opt.rest = firstRest
+	}
+	if opt.Say == nil {
+		opt.Say = func(string, string) {}
+	}
 }
 
 // start lets read be called with f until it says no.
@@ -260,21 +286,20 @@ func (r *Receiver) receive(conn syscall.RawConn) bool {
 		oob = append(oob, make([]byte, unix.CmsgSpace(4))...)
 	}
 	var m *Message
+	var err error
 	left := lastReads
+	bad := faults{what: "receive at " + r.opt.Path}
 	read := func(fd uintptr) bool {
 		m = nil
-		n, oobn, flags, _, err := unix.Recvmsg(int(fd), buf[:], oob, unix.MSG_DONTWAIT|unix.MSG_TRUNC|unix.MSG_CMSG_CLOEXEC)
-		switch err {
-		case nil:
+		var n, oobn, flags int
+		n, oobn, flags, _, err = r.opt.recvmsg(int(fd), buf[:], oob, unix.MSG_DONTWAIT|unix.MSG_TRUNC|unix.MSG_CMSG_CLOEXEC)
+		if err == nil {
 			m = datagram(buf[:min(n, len(buf))], oob[:oobn])
 			if over := n - len(buf); over > 0 && flags&unix.MSG_TRUNC != 0 {
 				m.Text += fmt.Sprintf("... (%d bytes more)", over)
 			}
-			return true
-		case unix.EAGAIN:
-			return false
 		}
-		return true // EINTR, ENOMEM: once more
+		return err != unix.EAGAIN
 	}
 	for {
 		if r.ended.Load() {
@@ -283,18 +308,52 @@ func (r *Receiver) receive(conn syscall.RawConn) bool {
 			if left--; left < 0 || conn.Control(ctl) != nil || m == nil {
 				return false
 			}
-		} else if conn.Read(read) != nil {
+		} else if e := conn.Read(read); e != nil {
 			if r.ended.Load() {
 				continue
 			}
+			r.opt.Say("error", "receive at "+r.opt.Path+" no more: "+e.Error())
 			return false
 		}
-		if m != nil {
-			if m.Name == "" && m.PID > 0 {
-				m.Name = comm(m.PID)
-			}
-			r.give(m)
+		if m == nil {
+			r.pause(&bad, err, unix.EINTR)
+			continue
 		}
+		bad.n = 0
+		if m.Name == "" && m.PID > 0 {
+			m.Name = comm(m.PID)
+		}
+		r.give(m)
+	}
+}
+
+// faults counts reads that brought nothing, in a row.
+type faults struct {
+	what string
+	n    int
+	said []error
+}
+
+// pause is after a read that failed, so that one that fails again and again makes
+// nobody spin: it rests, longer each time, but not after the first few of those
+// that are usual. Each error is said once.
+func (r *Receiver) pause(f *faults, err error, usual ...error) {
+	f.n++
+	rests := f.n - 1
+	if slices.Contains(usual, err) {
+		if rests -= freeFaults; rests < 0 {
+			return
+		}
+	}
+	if !slices.Contains(f.said, err) {
+		f.said = append(f.said, err)
+		r.opt.Say("error", fmt.Sprintf("%s: %v; it is tried again", f.what, err))
+	}
+	t := time.NewTimer(min(r.opt.rest<<min(rests, 10), longestRest))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-r.stop:
 	}
 }
 
@@ -357,26 +416,28 @@ func (r *Receiver) readKernel(conn syscall.RawConn) bool {
 	var buf [maxRecord]byte
 	var n int
 	var err error
+	bad := faults{what: "read " + r.opt.Kmsg}
 	read := func(fd uintptr) bool {
-		n, err = unix.Read(int(fd), buf[:])
+		n, err = r.opt.read(int(fd), buf[:])
 		return err != unix.EAGAIN
 	}
 	for {
-		if conn.Read(read) != nil {
+		if e := conn.Read(read); e != nil {
+			if !r.ended.Load() {
+				r.opt.Say("error", "read "+r.opt.Kmsg+" no more: "+e.Error())
+			}
 			return false
 		}
-		switch err {
-		case nil:
-		case unix.EPIPE: // overwritten before they were read; the next one says how many
+		if err != nil {
+			// EPIPE: overwritten before they were read; the next one says how many.
+			// EINVAL: longer than the buffer, and gone.
+			r.pause(&bad, err, unix.EINTR, unix.EPIPE, unix.EINVAL)
 			continue
-		case unix.EINTR, unix.EINVAL: // EINVAL: longer than the buffer, and gone
-			continue
-		default:
-			return false
 		}
 		if n <= 0 {
 			return false
 		}
+		bad.n = 0
 		m, seq, ok := parseRecord(buf[:n])
 		if !ok {
 			continue
@@ -432,7 +493,7 @@ func (r *Receiver) await(full <-chan struct{}, put func() (<-chan struct{}, bool
 }
 
 func (d *drops) say(say func(level, msg string), now bool) {
-	if d.messages.Load() == 0 && d.records.Load() == 0 || say == nil {
+	if d.messages.Load() == 0 && d.records.Load() == 0 {
 		return
 	}
 	t := time.Now().UnixNano()

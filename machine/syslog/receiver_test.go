@@ -406,6 +406,7 @@ func kernel(t *testing.T, opt Options) (r *Receiver, w int) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	opt.defaults()
 	r = &Receiver{opt: opt, stop: make(chan struct{}), kmsg: os.NewFile(uintptr(p[0]), "kmsg")}
 	r.start("kmsg", r.kmsg, r.readKernel)
 	t.Cleanup(func() { unix.Close(p[1]) })
@@ -482,6 +483,94 @@ func TestKmsg(t *testing.T) {
 	all.until(t, "what came", func() bool { return has(all, " after") })
 	if has(now, " before ä") || !has(all, " before ä") {
 		t.Errorf("before: %v from the end, %v from the start", has(now, " before ä"), has(all, " before ä"))
+	}
+}
+
+// TestFaults: a socket, and a file of records, that can only say no are asked less
+// and less often, which is said once, and work again when they do.
+func TestFaults(t *testing.T) {
+	k := newTaken()
+	var asked atomic.Int32
+	var works atomic.Bool
+	fails := func() error {
+		switch {
+		case works.Load():
+			return nil
+		case asked.Add(1)%2 == 0:
+			return unix.ENOBUFS
+		}
+		return unix.EIO
+	}
+	path := filepath.Join(t.TempDir(), "log")
+	r, err := Open(Options{Path: path, Kmsg: "-", Take: k.take, Say: k.say, rest: time.Millisecond,
+		recvmsg: func(fd int, p, oob []byte, flags int) (int, int, int, unix.Sockaddr, error) {
+			if err := fails(); err != nil {
+				return 0, 0, 0, nil, err
+			}
+			return unix.Recvmsg(fd, p, oob, flags)
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close(time.Now().Add(patience))
+	began := time.Now()
+	send(t, dial(t, path, 0), "<13>x: y")
+	k.until(t, "what is wrong", func() bool { return len(k.said) == 2 })
+	for asked.Load() < 6 { // its rests are 1, 2, 4, 8 and 16 ms
+		<-time.After(time.Millisecond)
+	}
+	if since := time.Since(began); since < 20*time.Millisecond {
+		t.Errorf("asked %d times in %v", asked.Load(), since)
+	}
+	works.Store(true)
+	k.until(t, "the message", func() bool { return len(k.lines) == 1 })
+	if got := strings.Join(k.said, " "); got != "error: receive at "+path+": input/output error; it is tried again"+
+		" error: receive at "+path+": no buffer space available; it is tried again" {
+		t.Errorf("said %q", k.said)
+	}
+}
+
+// TestKernelFaults: what is usual is not said the first times, and what is not is.
+func TestKernelFaults(t *testing.T) {
+	k := newTaken()
+	answers := []error{unix.EPIPE, unix.EINVAL, nil, unix.EPIPE, nil, unix.EINVAL, unix.EINVAL, unix.EINVAL, unix.EIO, unix.EIO, nil}
+	r, w := kernel(t, Options{Kmsg: "kmsg", Take: k.take, Say: k.say, rest: time.Millisecond,
+		read: func(fd int, p []byte) (int, error) {
+			if len(answers) > 0 {
+				if err := answers[0]; err != nil {
+					answers = answers[1:]
+					return -1, err
+				}
+			}
+			n, err := unix.Read(fd, p)
+			if err == nil {
+				answers = answers[min(1, len(answers)):]
+			}
+			return n, err
+		},
+	})
+	for i := range 4 {
+		send(t, w, fmt.Sprintf("6,%d,1,-;one", i))
+	}
+	k.until(t, "the records", func() bool { return len(k.lines) == 4 })
+	r.Close(time.Now().Add(patience))
+	if got := strings.Join(k.said, " "); got != "error: read kmsg: invalid argument; it is tried again error: read kmsg: input/output error; it is tried again" {
+		t.Errorf("said %q", k.said)
+	}
+}
+
+// TestFaultAtTheEnd: Close does not wait for the rest after an error.
+func TestFaultAtTheEnd(t *testing.T) {
+	k := newTaken()
+	r, w := kernel(t, Options{Take: k.take, Say: k.say, rest: time.Hour,
+		read: func(int, []byte) (int, error) { return -1, unix.EIO }})
+	send(t, w, "x")
+	k.until(t, "what is wrong", func() bool { return len(k.said) == 1 })
+	began := time.Now()
+	r.Close(time.Now().Add(patience))
+	if since := time.Since(began); since >= longestRest {
+		t.Errorf("Close took %v", since)
 	}
 }
 
