@@ -23,6 +23,9 @@ type ReadOptions struct {
 	Names bool
 	// Limit is how many bytes the unpacked image may have; 0 is 16 GiB.
 	Limit int64
+	// Memory is how many bytes of it may be kept: names, targets, and contents unless
+	// it is Names alone; 0 is 2 GiB.
+	Memory int64
 }
 
 // A Part is one archive of an image: the kernel unpacks all that stand one after
@@ -74,8 +77,11 @@ var compressions = [...]struct{ name, magic string }{
 }
 
 const (
-	headerSize = 110
-	defaultMax = 16 << 30
+	headerSize    = 110
+	defaultMax    = 16 << 30
+	defaultMemory = 2 << 30
+	// nodeMemory is what an entry costs beside its name and its content.
+	nodeMemory = 512
 )
 
 // Read reads an image as the kernel unpacks it: newc archives, with checksums or
@@ -85,6 +91,9 @@ const (
 func Read(r io.Reader, opts ReadOptions) (*Archive, error) {
 	if opts.Limit == 0 {
 		opts.Limit = defaultMax
+	}
+	if opts.Memory == 0 {
+		opts.Memory = defaultMemory
 	}
 	d := &decoder{archive: &Archive{Image: New()}, opts: opts, left: opts.Limit}
 	raw := &position{r: bufio.NewReaderSize(r, 1<<16)}
@@ -122,6 +131,7 @@ type decoder struct {
 	archive *Archive
 	opts    ReadOptions
 	left    int64  // bytes that may still come
+	kept    int64  // bytes in memory
 	name    string // of the last entry
 }
 
@@ -147,8 +157,8 @@ func (d *decoder) members(p *position, inside bool) error {
 		switch {
 		case next[0] == 0:
 			_, _ = p.ReadByte()
-			if d.left--; d.left < 0 {
-				return d.fail(p, "it has more than %d bytes", d.opts.Limit)
+			if err := d.take(p, 1); err != nil {
+				return err
 			}
 			continue
 		case next[0] == '0':
@@ -259,6 +269,9 @@ func (d *decoder) member(p *position) error {
 			d.archive.Parts = append(d.archive.Parts, part)
 			return nil
 		}
+		if err := d.keep(p, nodeMemory+int64(len(name))); err != nil {
+			return err
+		}
 		part.Names++
 		part.Microcode = part.Microcode || strings.HasPrefix(path.Join("/", name), "/kernel/x86/microcode/")
 		data, sum, err := d.body(p, n)
@@ -271,7 +284,9 @@ func (d *decoder) member(p *position) error {
 		if err := d.pad(p, n.Size); err != nil {
 			return err
 		}
-		d.node(n, data)
+		if !d.node(n, data) {
+			continue
+		}
 		if links := f[4]; links > 1 && n.Type() == TypeFile {
 			id := hardLink{f[0], f[1], f[7], f[8]}
 			if same := linked[id]; same != nil {
@@ -289,10 +304,27 @@ func (d *decoder) member(p *position) error {
 // magicSums begins the headers of newc with checksums.
 const magicSums = "070702"
 
+// take counts what comes next.
+func (d *decoder) take(p *position, size int64) error {
+	if size > d.left {
+		return d.fail(p, "the image has %d bytes and more, an image may have %d", d.opts.Limit-d.left+size, d.opts.Limit)
+	}
+	d.left -= size
+	return nil
+}
+
+// keep counts what stays in memory.
+func (d *decoder) keep(p *position, size int64) error {
+	if d.kept += size; d.kept > d.opts.Memory {
+		return d.fail(p, "up to here it takes %d bytes of memory, and may take %d", d.kept, d.opts.Memory)
+	}
+	return nil
+}
+
 // full reads exactly that much.
 func (d *decoder) full(p *position, b []byte) error {
-	if d.left -= int64(len(b)); d.left < 0 {
-		return d.fail(p, "it has more than %d bytes", d.opts.Limit)
+	if err := d.take(p, int64(len(b))); err != nil {
+		return err
 	}
 	if _, err := io.ReadFull(p, b); err != nil {
 		return d.fail(p, "%w", err)
@@ -317,15 +349,20 @@ func (d *decoder) problem(name, format string, args ...any) {
 	d.archive.Problems = append(d.archive.Problems, Problem{name, fmt.Sprintf(format, args...)})
 }
 
-// body reads the content of an entry, and adds its bytes up.
+// body reads the content of an entry, and adds its bytes up. Only that of a file
+// and the target of a link are kept, and not more of a target than the kernel
+// takes (PATH_MAX, do_header of init/initramfs.c).
 func (d *decoder) body(p *position, n *Node) (data []byte, sum uint32, err error) {
-	if d.left -= n.Size; d.left < 0 {
-		return nil, 0, d.fail(p, "it has more than %d bytes", d.opts.Limit)
+	if err := d.take(p, n.Size); err != nil {
+		return nil, 0, err
 	}
 	var keep bytes.Buffer // grows with what comes, not with what is said to come
-	w := io.MultiWriter(&keep, (*summer)(&sum))
-	if d.opts.Names && n.Type() == TypeFile {
-		w = (*summer)(&sum)
+	w := io.Writer((*summer)(&sum))
+	if n.Type() == TypeFile && !d.opts.Names || n.Type() == TypeSymlink && n.Size <= maxPath {
+		if err := d.keep(p, n.Size); err != nil {
+			return nil, 0, err
+		}
+		w = io.MultiWriter(&keep, w)
 	}
 	if _, err := io.CopyN(w, p, n.Size); err != nil {
 		if errors.Is(err, io.EOF) {
@@ -346,8 +383,9 @@ func (s *summer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// node makes a node whole with what followed its header.
-func (d *decoder) node(n *Node, data []byte) {
+// node makes a node whole with what followed its header, and reports whether the
+// kernel takes it.
+func (d *decoder) node(n *Node, data []byte) bool {
 	switch n.Type() {
 	case TypeFile:
 		n.From = "the image"
@@ -355,6 +393,10 @@ func (d *decoder) node(n *Node, data []byte) {
 			n.Open = func() (io.ReadCloser, error) { return inMemory{bytes.NewReader(data)}, nil }
 		}
 	case TypeSymlink:
+		if n.Size > maxPath {
+			d.problem(d.name, "it is a symbolic link with a target of %d bytes: the kernel takes %d, and leaves it out", n.Size, maxPath)
+			return false
+		}
 		n.Target, n.Size = string(data), 0
 	default:
 		if n.Size > 0 {
@@ -362,6 +404,7 @@ func (d *decoder) node(n *Node, data []byte) {
 		}
 		n.Size = 0
 	}
+	return true
 }
 
 // place puts a node where the kernel would: over what is there, but not into a

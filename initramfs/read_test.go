@@ -5,10 +5,11 @@ import (
 	"compress/gzip"
 	"errors"
 	"fmt"
-
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -135,15 +136,16 @@ func TestReadProblems(t *testing.T) {
 	dirty := archive(file("abcd", "x"))
 	dirty[len(archive(file("abcd", "x")))-124-3] = 'y'
 	for want, data := range map[string][]byte{
-		"d/x: the folder /d is not there":                archive(file("d/x", "")),
-		"d/x: the folder /d is not there before it":      archive(file("d/x", ""), entry{mode: 0o40755, name: "d"}),
-		`../x: name "../x" leads outside`:                archive(file("../x", "")),
-		"x: it is a socket":                              archive(entry{mode: 0o140755, name: "x"}),
-		"x: mode 644 has no known type":                  archive(entry{mode: 0o644, name: "x"}),
-		"d: there is a folder of that name":              archive(entry{mode: 0o40755, name: "d"}, file("d/x", ""), file("d", "")),
-		"n: it is no file and has a content of 3 bytes":  archive(entry{mode: 0o20644, name: "n", data: "abc"}),
-		"l: symbolic link to \"\"":                       archive(entry{mode: 0o120777, name: "l"}),
-		"abcd: the bytes up to the next multiple of 4 a": dirty,
+		"d/x: the folder /d is not there":                  archive(file("d/x", "")),
+		"d/x: the folder /d is not there before it":        archive(file("d/x", ""), entry{mode: 0o40755, name: "d"}),
+		`../x: name "../x" leads outside`:                  archive(file("../x", "")),
+		"x: it is a socket":                                archive(entry{mode: 0o140755, name: "x"}),
+		"x: mode 644 has no known type":                    archive(entry{mode: 0o644, name: "x"}),
+		"d: there is a folder of that name":                archive(entry{mode: 0o40755, name: "d"}, file("d/x", ""), file("d", "")),
+		"n: it is no file and has a content of 3 bytes":    archive(entry{mode: 0o20644, name: "n", data: "abc"}),
+		"l: symbolic link to \"\"":                         archive(entry{mode: 0o120777, name: "l"}),
+		"l: it is a symbolic link with a target of 5000 b": archive(entry{mode: 0o120777, name: "l", data: strings.Repeat("x", 5000)}),
+		"abcd: the bytes up to the next multiple of 4 a":   dirty,
 	} {
 		a, err := Read(bytes.NewReader(data), ReadOptions{})
 		if err != nil {
@@ -158,8 +160,19 @@ func TestReadProblems(t *testing.T) {
 
 func TestReadLimit(t *testing.T) {
 	bomb := packed(t, archive(file("a", strings.Repeat("x", 1<<20))))
-	if _, err := Read(bytes.NewReader(bomb), ReadOptions{Limit: 1 << 16}); err == nil || !strings.Contains(err.Error(), "more than 65536 bytes") {
+	if _, err := Read(bytes.NewReader(bomb), ReadOptions{Limit: 1 << 16}); err == nil || !strings.Contains(err.Error(), "may have 65536") {
 		t.Errorf("Read says %v", err)
+	}
+	// What is kept is bounded of its own: contents, and names without contents.
+	if _, err := Read(bytes.NewReader(bomb), ReadOptions{Memory: 1 << 16}); err == nil || !strings.HasSuffix(err.Error(), `"a": up to here it takes 1049089 bytes of memory, and may take 65536`) {
+		t.Errorf("Read with little memory says %v", err)
+	}
+	var many []entry
+	for i := range 1000 {
+		many = append(many, file(fmt.Sprint(i), ""))
+	}
+	if _, err := Read(bytes.NewReader(archive(many...)), ReadOptions{Names: true, Memory: 1 << 16}); err == nil || !strings.Contains(err.Error(), "and may take 65536") {
+		t.Errorf("Read of many names says %v", err)
 	}
 	a, err := Read(bytes.NewReader(bomb), ReadOptions{Names: true})
 	must(t, err)
@@ -168,6 +181,33 @@ func TestReadLimit(t *testing.T) {
 	}
 	if got := a.Parts; len(got) != 1 || got[0] != (Part{Compression: "gzip", Names: 1}) {
 		t.Errorf("the parts are %+v", got)
+	}
+}
+
+// A zeroReader gives zeros for ever.
+type zeroReader struct{}
+
+func (zeroReader) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+// What an entry has that is no file is read and not kept.
+func TestReadKeepsNoContentOfOthers(t *testing.T) {
+	const size = 1 << 30
+	for _, mode := range []uint32{0o120777, 0o40755, 0o20600} {
+		head := entry{mode: mode, links: 1, name: "x", dataSize_: size}.bytes()
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		a, err := Read(io.MultiReader(bytes.NewReader(head), io.LimitReader(zeroReader{}, size), bytes.NewReader(archive())), ReadOptions{Memory: 1 << 16})
+		must(t, err)
+		runtime.ReadMemStats(&after)
+		if got := after.TotalAlloc - before.TotalAlloc; got > 1<<22 {
+			t.Errorf("mode %o: it took %d bytes of memory", mode, got)
+		}
+		if len(a.Problems) != 1 || !strings.Contains(a.Problems[0].What, fmt.Sprint(size)) {
+			t.Errorf("mode %o: the problems are %v", mode, a.Problems)
+		}
 	}
 }
 
