@@ -17,6 +17,8 @@ type applier struct {
 	tree  *initramfs.Image
 	spool *os.File // contents, one after the other
 	end   int64
+	limit int64 // of end
+	count int   // entries of all layers
 	say   func(format string, args ...any)
 	own   map[string]bool // what the layer being applied has brought
 }
@@ -36,6 +38,9 @@ func (a *applier) layer(t *tar.Reader) error {
 		}
 		if err != nil {
 			return fmt.Errorf("read its archive: %w", err)
+		}
+		if a.count++; a.count > maxEntries {
+			return fmt.Errorf("the layers have %d entries and more, and they may have %d", a.count, maxEntries)
 		}
 		if err := a.entry(h, t); err != nil {
 			return err
@@ -129,6 +134,9 @@ func (a *applier) node(h *tar.Header, content io.Reader) (*initramfs.Node, error
 	case tar.TypeReg, tar.TypeGNUSparse:
 		n.Mode |= initramfs.TypeFile
 		at := a.end
+		if h.Size > a.limit-at { // of a sparse one little more than the size is in the archive
+			return nil, fmt.Errorf("with its %d bytes the files of all layers have %d, and they may have %d", h.Size, at+h.Size, a.limit)
+		}
 		size, err := io.Copy(io.NewOffsetWriter(a.spool, at), content)
 		if err != nil {
 			return nil, err

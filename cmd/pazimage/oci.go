@@ -22,10 +22,36 @@ import (
 	"github.com/pazinit/pazinit/initramfs"
 )
 
-type ociOptions struct{ file, ref, platform string }
+type ociOptions struct {
+	file, ref, platform string
+	limit               int64 // bytes that all may have unpacked; 0 is maxImage
+}
 
-// maxJSON is how many bytes a manifest or a configuration may have.
-const maxJSON = 16 << 20
+const (
+	// maxJSON is how many bytes a manifest or a configuration may have.
+	maxJSON = 16 << 20
+	// maxImage is far more than a machine would unpack into its memory.
+	maxImage = 16 << 30
+	// maxEntries are the files of an archive, or of all layers together.
+	maxEntries = 1 << 20
+)
+
+// A bounded reader ends with an error where there is more than there may be. What
+// is compressed says nothing of its size.
+type bounded struct {
+	r     io.Reader
+	what  string
+	n     int64
+	limit int64
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	if b.n += int64(n); b.n > b.limit {
+		return 0, fmt.Errorf("%s: %d bytes and more, and it may have %d", b.what, b.n, b.limit)
+	}
+	return n, err
+}
 
 // An ociImage is a container image with its layers applied.
 type ociImage struct {
@@ -50,7 +76,10 @@ func openOCI(o ociOptions, say func(format string, args ...any)) (_ *ociImage, e
 			err = fmt.Errorf("read container image %s: %w", o.file, err)
 		}
 	}()
-	s, err := openStore(o.file)
+	if o.limit == 0 {
+		o.limit = maxImage
+	}
+	s, err := openStore(o.file, o.limit)
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +93,7 @@ func openOCI(o ociOptions, say func(format string, args ...any)) (_ *ociImage, e
 		return nil, err
 	}
 	img := &ociImage{tree: initramfs.New(), spool: spool}
-	a := &applier{tree: img.tree, spool: spool, say: say}
+	a := &applier{tree: img.tree, spool: spool, say: say, limit: o.limit}
 	if n := len(m.config.RootFS.DiffIDs); n != 0 && n != len(m.layers) {
 		spool.Close()
 		return nil, fmt.Errorf("it has %d layers, and its configuration names %d", len(m.layers), n)
@@ -140,6 +169,7 @@ type configuration struct {
 type layer struct {
 	name   string // in the store
 	digest string // of the file, "" if nothing says it
+	size   int64  // of the file, 0 if nothing says it
 }
 
 type manifest struct {
@@ -172,7 +202,7 @@ func findDocker(s store, o ociOptions) (*manifest, error) {
 		RepoTags []string
 		Layers   []string
 	}
-	if err := readJSON(s, "manifest.json", "", &list); err != nil {
+	if err := readJSON(s, "manifest.json", "", 0, &list); err != nil {
 		return nil, err
 	}
 	var names []string
@@ -188,7 +218,7 @@ func findDocker(s store, o ociOptions) (*manifest, error) {
 		if len(i.RepoTags) > 0 {
 			m.name = shortName(i.RepoTags[0])
 		}
-		if err := readJSON(s, i.Config, "", &m.config); err != nil {
+		if err := readJSON(s, i.Config, "", 0, &m.config); err != nil {
 			return nil, err
 		}
 		if err := fits(m.config, o.platform); err != nil {
@@ -235,7 +265,7 @@ func findOCI(s store, o ociOptions) (*manifest, error) {
 	var index struct {
 		Manifests []descriptor `json:"manifests"`
 	}
-	if err := readJSON(s, "index.json", "", &index); err != nil {
+	if err := readJSON(s, "index.json", "", 0, &index); err != nil {
 		return nil, err
 	}
 	var names []string
@@ -284,7 +314,7 @@ func findOCI(s store, o ociOptions) (*manifest, error) {
 			if err != nil {
 				return nil, err
 			}
-			m.layers = append(m.layers, layer{name, l.Digest})
+			m.layers = append(m.layers, layer{name, l.Digest, l.Size})
 		}
 		return m, nil
 	}
@@ -330,11 +360,12 @@ func readBlob(s store, d descriptor, to any) error {
 	if err != nil {
 		return err
 	}
-	return readJSON(s, name, d.Digest, to)
+	return readJSON(s, name, d.Digest, d.Size, to)
 }
 
-// readJSON reads a document that must have this digest, unless that is "".
-func readJSON(s store, name, digest string, to any) error {
+// readJSON reads a document that must have this digest and size, unless they are
+// "" and 0.
+func readJSON(s store, name, digest string, size int64, to any) error {
 	r, err := s.open(name)
 	if err != nil {
 		return err
@@ -345,7 +376,10 @@ func readJSON(s store, name, digest string, to any) error {
 		return fmt.Errorf("read %s: %w", name, err)
 	}
 	if len(b) > maxJSON {
-		return fmt.Errorf("read %s: it has more than %d bytes", name, maxJSON)
+		return fmt.Errorf("read %s: it has %d bytes and more, and may have %d", name, len(b), maxJSON)
+	}
+	if size != 0 && int64(len(b)) != size {
+		return fmt.Errorf("read %s: it has %d bytes, not the %d that are said", name, len(b), size)
 	}
 	if is := fmt.Sprintf("sha256:%x", sha256.Sum256(b)); digest != "" && is != digest {
 		return fmt.Errorf("read %s: it is damaged: its digest is %s", name, is)
@@ -365,13 +399,18 @@ func applyLayer(s store, l layer, diffID string, a *applier) error {
 	}
 	defer f.Close()
 	packed := sha256.New()
-	in := bufio.NewReaderSize(io.TeeReader(f, packed), 1<<16)
+	most := a.limit
+	if l.size != 0 {
+		most = l.size
+	}
+	file := &bounded{r: f, what: "the layer's file", limit: most}
+	in := bufio.NewReaderSize(io.TeeReader(file, packed), 1<<16)
 	plain, err := decompressed(in)
 	if err != nil {
 		return err
 	}
 	sum := sha256.New()
-	out := io.TeeReader(plain, sum)
+	out := io.TeeReader(&bounded{r: plain, what: "the layer unpacked", limit: a.limit}, sum)
 	if err := a.layer(tar.NewReader(out)); err != nil {
 		return err
 	}
@@ -381,6 +420,9 @@ func applyLayer(s store, l layer, diffID string, a *applier) error {
 	}
 	if _, err := io.Copy(io.Discard, in); err != nil {
 		return err
+	}
+	if l.size != 0 && file.n != l.size {
+		return fmt.Errorf("it has %d bytes, not the %d that the manifest says", file.n, l.size)
 	}
 	if is := fmt.Sprintf("sha256:%x", packed.Sum(nil)); l.digest != "" && is != l.digest {
 		return fmt.Errorf("it is damaged: its digest is %s", is)
@@ -411,7 +453,7 @@ func decompressed(in *bufio.Reader) (io.Reader, error) {
 }
 
 // openStore opens a layout's folder or an archive, which may be compressed.
-func openStore(file string) (store, error) {
+func openStore(file string, limit int64) (store, error) {
 	st, err := os.Stat(file)
 	if err != nil {
 		return nil, err
@@ -442,7 +484,7 @@ func openStore(file string) (store, error) {
 		if err != nil {
 			return nil, err
 		}
-		if _, err := io.Copy(whole, plain); err != nil {
+		if _, err := io.Copy(whole, &bounded{r: plain, what: "the archive unpacked", limit: limit}); err != nil {
 			whole.Close()
 			return nil, err
 		}
@@ -482,13 +524,16 @@ func (s *archiveStore) index() error {
 		return err
 	}
 	t := tar.NewReader(s.f)
-	for {
+	for n := 1; ; n++ {
 		h, err := t.Next()
 		if err == io.EOF {
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("read the archive: %w", err)
+		}
+		if n > maxEntries {
+			return fmt.Errorf("read the archive: %d entries and more, and it may have %d", n, maxEntries)
 		}
 		name := path.Clean(h.Name)
 		switch h.Typeflag {

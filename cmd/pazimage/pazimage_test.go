@@ -272,6 +272,36 @@ func TestOpenErrors(t *testing.T) {
 		}
 		return ""
 	}
+	// What a descriptor says of the layer, of the configuration and of the manifest.
+	sized := func(kind string, size int) []byte {
+		return change(func(f map[string][]byte) {
+			for name, data := range f {
+				var d map[string]any
+				if json.Unmarshal(data, &d) != nil || d["layers"] == nil && d["manifests"] == nil {
+					continue
+				}
+				switch {
+				case kind == "manifest" && name == "index.json":
+					d["manifests"].([]any)[0].(map[string]any)["size"] = size
+				case kind == "layer" && name != "index.json":
+					d["layers"].([]any)[0].(map[string]any)["size"] = size
+				case kind == "config" && name != "index.json":
+					d["config"].(map[string]any)["size"] = size
+				default:
+					continue
+				}
+				delete(f, name)
+				b := encode(t, d)
+				if name != "index.json" {
+					name = "blobs/sha256/" + strings.TrimPrefix(digest(b), "sha256:")
+					f["index.json"] = encode(t, object{"manifests": []any{object{"digest": digest(b), "size": len(b)}}})
+				}
+				f[name] = b
+				return
+			}
+		})
+	}
+	bomb := tarOf(t, layout(t, object{}, []string{"gzip"}, l, archive(t, item{name: "big", data: strings.Repeat("x", 1<<20)})))
 	two := archive(t, item{name: "c.json", data: "{}"}, item{name: "manifest.json", data: `[{"Config":"c.json","RepoTags":["a:1"]},{"Config":"c.json","RepoTags":["b:2"]}]`})
 	for _, tt := range []struct {
 		what string
@@ -290,6 +320,13 @@ func TestOpenErrors(t *testing.T) {
 		{"a digest that is none", change(func(f map[string][]byte) {
 			f["index.json"] = []byte(`{"manifests":[{"digest":"sha256:../../x"}]}`)
 		}), ociOptions{}, "is no sha256"},
+		{"a layer that is larger than is said", sized("layer", 5), ociOptions{}, "the layer's file: "},
+		{"a layer that is smaller than is said", sized("layer", 1<<40), ociOptions{}, "bytes, not the 1099511627776 that the manifest says"},
+		{"a configuration of another size", sized("config", 5), ociOptions{}, "bytes, not the 5 that are said"},
+		{"a manifest of another size", sized("manifest", -5), ociOptions{}, "bytes, not the -5 that are said"},
+		{"a bomb", bomb, ociOptions{limit: 1 << 16}, "entry /big: with its 1048576 bytes the files of all layers have 1048577, and they may have 65536"},
+		{"a bomb behind the archive's end", tarOf(t, layout(t, object{}, []string{"gzip"}, append(slices.Clone(l), make([]byte, 1<<20)...))), ociOptions{limit: 1 << 16}, "the layer unpacked: "},
+		{"a bomb of an archive", packed(t, "zstd", bomb), ociOptions{limit: 1 << 10}, "the archive unpacked: "},
 		{"no JSON", change(func(f map[string][]byte) { f["index.json"] = []byte("no") }), ociOptions{}, "read index.json"},
 	} {
 		if _, _, err := open(t, tt.data, tt.o); err == nil || !strings.Contains(err.Error(), tt.want) {
