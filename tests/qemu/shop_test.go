@@ -66,7 +66,7 @@ func TestShop(t *testing.T) {
 		t.Errorf("GET %s = %q, %v", url, text, err)
 	}
 	m.must(m.Type("hostname; pazinit status | grep -c RUNNING; pazinit signal KILL redis\n"))
-	m.see(`^shop$`, 1)
+	m.see(`(^|# )shop$`, 1)
 	m.see(`shop:redis\.1 is RUNNING`, 2)
 	m.must(m.Type("pazinit poweroff\n"))
 	m.see(`reboot: Power down`, 1)
