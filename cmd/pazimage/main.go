@@ -45,7 +45,7 @@ Kernel modules that are compressed by xz or zstd are unpacked.
 func run(args []string, stdout, stderr io.Writer) int {
 	fail := func(code int, err error) int {
 		for line := range strings.Lines(err.Error()) {
-			fmt.Fprintf(stderr, "pazimage: %s\n", strings.TrimSuffix(line, "\n"))
+			fmt.Fprintf(stderr, "pazimage: %s\n", appimage.Printable(strings.TrimSuffix(line, "\n")))
 		}
 		return code
 	}
@@ -67,7 +67,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	m.Init = beside()
 	if o.file != "" {
-		img, err := openOCI(o, func(format string, args ...any) { fmt.Fprintf(stderr, "pazimage: note: "+format+"\n", args...) })
+		img, err := openOCI(o, func(format string, args ...any) {
+			fmt.Fprintln(stderr, appimage.Printable(fmt.Sprintf("pazimage: note: "+format, args...)))
+		})
 		if err != nil {
 			return fail(1, err)
 		}

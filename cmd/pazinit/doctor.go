@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pazinit/pazinit/cmd/internal/appimage"
 	"github.com/pazinit/pazinit/control"
 )
 
@@ -292,7 +293,7 @@ func doctorTable(lines []doctorLine) string {
 			b.WriteString(group + "\n")
 		}
 		count[l.mark]++
-		row(l.mark, l.name, printable(l.text))
+		row(l.mark, l.name, appimage.Printable(l.text))
 		if l.instead != "" {
 			row("", "", "without it: "+l.instead)
 		}
@@ -310,7 +311,7 @@ func doctorTable(lines []doctorLine) string {
 		for _, mark := range [...]string{markBad, markMissing, markLimited} {
 			for i := range lines {
 				if l := &lines[i]; l.mark == mark {
-					fmt.Fprintf(&b, "%-8s %s\n", mark, printable(l.group+"."+l.name+": "+l.text))
+					fmt.Fprintf(&b, "%-8s %s\n", mark, appimage.Printable(l.group+"."+l.name+": "+l.text))
 				}
 			}
 		}
@@ -322,16 +323,6 @@ func doctorTable(lines []doctorLine) string {
 	}
 	b.WriteByte('\n')
 	return b.String()
-}
-
-// printable keeps names that others chose from steering the terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 {
-			return '?'
-		}
-		return r
-	}, s)
 }
 
 // errText is an error number's own text.

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -412,6 +413,55 @@ func TestInitramfsListAndVerify(t *testing.T) {
 	}
 	if out, code := run("--module"); code != 2 {
 		t.Errorf("a flag without its value: %d, %s", code, out)
+	}
+}
+
+// Names of an image that somebody else made do not steer the terminal.
+func TestInitramfsForeignNames(t *testing.T) {
+	dir := shared(t)
+	const bad = "x\x1b]0;owned\a\n\x9b2J\xc2\x9b"
+	m := initramfs.New()
+	for name, n := range map[string]*initramfs.Node{"/a" + bad: initramfs.Symlink("b" + bad), "/init": initramfs.Data(0o755, []byte("#!/"+bad))} {
+		if err := m.Add(name, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var whole bytes.Buffer
+	if err := m.Write(&whole); err != nil {
+		t.Fatal(err)
+	}
+	damaged := slices.Concat([]byte("070701zz\x1b[2Jzz"), bytes.Repeat([]byte("\x1b"), 200))
+	for what, data := range map[string][]byte{"whole": whole.Bytes(), "damaged": damaged} {
+		if err := os.WriteFile(filepath.Join(dir, "x.img"), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for _, flag := range []string{"--list", "--verify"} {
+			cmd := exec.Command(program, "initramfs", flag, "x.img")
+			cmd.Dir = dir
+			out, _ := cmd.CombinedOutput()
+			for _, line := range strings.Split(strings.TrimSuffix(string(out), "\n"), "\n") {
+				if line != appimage.Printable(line) || !utf8.ValidString(line) {
+					t.Errorf("%s of %s prints %q", flag, what, line)
+				}
+			}
+			if what == "whole" && !strings.Contains(string(out), "x?]0;owned??") {
+				t.Errorf("%s prints %q", flag, out)
+			}
+		}
+	}
+	// A name that a folder brings, in what is said and in the error.
+	writeFiles(t, dir, map[string]string{"Procfile": "a: /init\n", "root/init": aProgram, "root/" + bad: "#!/" + bad})
+	if _, out := imageOf(t, dir, "root"); !strings.Contains(out, "x?]0;owned??") || strings.ContainsAny(out, "\x1b\a") {
+		t.Errorf("it said %q", out)
+	}
+	if err := os.Symlink(bad, filepath.Join(dir, "root", bad+"l")); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mknod(filepath.Join(dir, "root", bad+"s"), unix.S_IFSOCK|0o600, 0); err != nil {
+		t.Fatal(err)
+	}
+	if m, out := imageOf(t, dir, "root"); m != nil || strings.ContainsAny(out, "\x1b\a") {
+		t.Errorf("it said %q", out)
 	}
 }
 

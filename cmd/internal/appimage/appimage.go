@@ -135,15 +135,43 @@ func (m *Maker) Parse(fs *flag.FlagSet, args []string) error {
 	return nil
 }
 
-// Run does what the command line asks for.
+// Run does what the command line asks for. Names in its output and in its errors,
+// which others may have chosen, do not steer a terminal.
 func (m *Maker) Run() error {
+	do := m.build
 	switch {
 	case m.order.list != "":
-		return m.list(m.order.list)
+		do = m.list
 	case m.order.verify != "":
-		return m.verify(m.order.verify)
+		do = m.verify
 	}
-	return m.build()
+	if err := do(); err != nil {
+		return printableError{err}
+	}
+	return nil
+}
+
+// Printable keeps names that others chose from steering the terminal.
+func Printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// A printableError is an error of lines whose text is printable.
+type printableError struct{ error }
+
+func (e printableError) Unwrap() error { return e.error }
+
+func (e printableError) Error() string {
+	lines := strings.Split(e.error.Error(), "\n")
+	for i := range lines {
+		lines[i] = Printable(lines[i])
+	}
+	return strings.Join(lines, "\n")
 }
 
 // write writes the image beside its place, and moves it there when it is whole.
@@ -241,7 +269,8 @@ func (m *Maker) read(file string, names bool) (*initramfs.Archive, error) {
 }
 
 // list prints what is in an image, as cpio -tv would.
-func (m *Maker) list(file string) error {
+func (m *Maker) list() error {
+	file := m.order.list
 	a, err := m.read(file, true)
 	if err != nil {
 		return err
@@ -266,7 +295,7 @@ func (m *Maker) list(file string) error {
 		if n.Target != "" {
 			name += " -> " + n.Target
 		}
-		fmt.Fprintf(&out, "%s %5d %5d %10s %s\n", modeText(n.Mode), n.UID, n.GID, size, name)
+		fmt.Fprintf(&out, "%s %5d %5d %10s %s\n", modeText(n.Mode), n.UID, n.GID, size, Printable(name))
 	}
 	_, err = io.WriteString(m.Stdout, out.String())
 	return err
@@ -309,7 +338,8 @@ func modeText(mode uint32) string {
 var ErrProblems = errors.New("the image has problems")
 
 // verify says what is wrong with an image.
-func (m *Maker) verify(file string) error {
+func (m *Maker) verify() error {
+	file := m.order.verify
 	a, err := m.read(file, false)
 	if err != nil {
 		return err
@@ -319,7 +349,7 @@ func (m *Maker) verify(file string) error {
 		problems = append(problems, initramfs.Problem{Name: "/kernel/x86/microcode", What: "microcode counts only in the first archive, uncompressed"})
 	}
 	for _, p := range problems {
-		fmt.Fprintf(m.Stdout, "%s: %s\n", file, p)
+		fmt.Fprintln(m.Stdout, Printable(file+": "+p.String()))
 	}
 	if len(problems) > 0 {
 		return ErrProblems

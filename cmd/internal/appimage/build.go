@@ -23,11 +23,18 @@ const (
 	etcConfig  = etcPazinit + "/pazinit.yaml"
 )
 
-func (m *Maker) say(format string, args ...any) {
-	line := fmt.Sprintf(format, args...)
+func (m *Maker) say(format string, args ...any) { m.once(m.Stdout, "", format, args...) }
+
+// note says what may be missed later. An image is made all the same.
+func (m *Maker) note(format string, args ...any) {
+	m.once(m.Stderr, m.Program+": note: ", format, args...)
+}
+
+func (m *Maker) once(w io.Writer, head, format string, args ...any) {
+	line := head + Printable(fmt.Sprintf(format, args...))
 	if !m.said[line] {
 		m.said[line] = true
-		fmt.Fprintln(m.Stdout, line)
+		fmt.Fprintln(w, line)
 	}
 }
 
@@ -88,7 +95,7 @@ func (m *Maker) build() (err error) {
 		return err
 	}
 	for _, p := range m.image.Check() {
-		fmt.Fprintf(m.Stderr, m.Program+": note: %s\n", p)
+		m.note("%s", p)
 	}
 	return m.write()
 }
@@ -163,7 +170,7 @@ func (m *Maker) needs() error {
 			return err
 		}
 		for _, e := range lacking {
-			fmt.Fprintf(m.Stderr, m.Program+": note: %v\n", e)
+			m.note("%v", e)
 		}
 	}
 	return nil
@@ -481,7 +488,7 @@ func (m *Maker) commands(what string, w *procfile.Worker, list []shellCommand, e
 			guessed := c.guessed || i > 0
 			switch {
 			case !p.known:
-				fmt.Fprintf(m.Stderr, m.Program+": note: %s: what %s will be cannot be known here; --file adds it\n", what, p.text)
+				m.note("%s: what %s will be cannot be known here; --file adds it", what, p.text)
 			case strings.Contains(p.text, "/") && !path.IsAbs(p.text):
 				m.program(what, path.Join(m.place(w.Dir), p.text), filepath.Join(w.Dir, p.text), w, guessed)
 			default:
@@ -539,7 +546,7 @@ func (m *Maker) argument(what string, w *procfile.Worker, arg string) {
 		m.say("%s: file %s%s", what, at, otherThan(host, at))
 		if st.Mode()&0o111 != 0 {
 			if _, err := m.image.AddProgram(at, m.search(w)); err != nil {
-				fmt.Fprintf(m.Stderr, m.Program+": note: %s: %v\n", what, err)
+				m.note("%s: %v", what, err)
 			}
 		}
 	}
@@ -606,7 +613,7 @@ func (m *Maker) program(what, name, host string, w *procfile.Worker, guess bool)
 	}
 	short := path.Base(name)
 	if guess || slices.Contains(m.order.missing, name) || slices.Contains(m.order.missing, short) {
-		fmt.Fprintf(m.Stderr, m.Program+": note: %s: %v\n", what, err)
+		m.note("%s: %v", what, err)
 		return
 	}
 	var missing *initramfs.MissingError
