@@ -2,7 +2,6 @@ package pazinit
 
 import (
 	"fmt"
-	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -109,12 +108,9 @@ func (s *Supervisor) Panicked(where string, value any) {
 	go func() {
 		defer func() {
 			if v := recover(); v != nil {
-				fmt.Fprintf(os.Stderr, "pazinit: %s; and while it was told: %v\n", text, v)
+				s.lastResort(fmt.Sprintf("%s; and while it was told: %v", text, v))
 			}
 		}()
-		if s.hub == nil && s.opt.LogWriter == nil {
-			fmt.Fprintf(os.Stderr, "pazinit: %s\n", text)
-		}
 		s.log("error", text+"; pazinit goes on")
 		s.publish(control.Event{Kind: "panic", Reason: text})
 	}()

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -192,4 +194,56 @@ func TestPanicsBeside(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestEarly: what is said before there is a log is in it afterwards, no more than
+// a bounded number of lines, and a panic is among them.
+func TestEarly(t *testing.T) {
+	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	s, err := New(Options{Config: config(plain("web")), NoCgroups: true, Stdout: out, Stderr: out, Format: "plain"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.procs = &host{s: s}
+	s.Panicked("a test", "a fault")
+	for end := time.Now().Add(10 * time.Second); ; { // it is told elsewhere
+		s.early.mu.Lock()
+		n := len(s.early.lines)
+		s.early.mu.Unlock()
+		if n > 0 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the panic is not told")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	for i := range 2 * mostEarly {
+		s.Log(fmt.Sprintf("line %d.", i))
+	}
+	if err := s.open(); err != nil {
+		t.Fatal(err)
+	}
+	s.Log("after it.")
+	s.close()
+	b, err := os.ReadFile(out.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(b)
+	for _, want := range []string{"panic in a test: a fault", "line 0.", "line 98.", "after it."} {
+		if strings.Count(text, want) != 1 {
+			t.Errorf("%q is there %d times", want, strings.Count(text, want))
+		}
+	}
+	if strings.Contains(text, "line 99.") {
+		t.Errorf("more than %d lines are kept", mostEarly)
+	}
+	if t.Failed() {
+		t.Log(text)
+	}
 }

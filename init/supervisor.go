@@ -121,7 +121,8 @@ type Supervisor struct {
 	opt   Options
 	cfg   *procfile.Config
 	procs processes
-	hub   *output.Hub
+	hub   *output.Hub // when early is over
+	early early
 	tree  *cgroupfs.Hierarchy // nil: without cgroups
 	bus   control.Bus
 	nonce string // makes the token of a run unique on this machine
@@ -275,9 +276,16 @@ func (s *Supervisor) open() error {
 		ConsoleFull: s.cfg.ConsoleFull, RingSize: s.cfg.OutputRing, LogPath: s.cfg.LogPath, Panicked: s.Panicked,
 	})
 	if err != nil {
+		s.early.mu.Lock()
+		defer s.early.mu.Unlock()
+		for _, l := range s.early.lines {
+			s.lastResort(l[1])
+		}
+		s.early.lines = nil
 		return err
 	}
 	s.hub = hub
+	before := s.early.end()
 	s.began = time.Now()
 	if s.opt.Place.PID1 {
 		for in := range s.visible() {
@@ -319,6 +327,9 @@ func (s *Supervisor) open() error {
 	}
 	hub.NameWidth(names)
 	s.logf("started, pid %d, %s%s", os.Getpid(), s.opt.Place, s.versionText())
+	for _, l := range before {
+		hub.Log(l[0], l[1])
+	}
 	if names == 0 {
 		s.logf("there is no worker to run")
 	}
@@ -512,11 +523,48 @@ func (s *Supervisor) log(level, msg string) {
 		_, _ = io.WriteString(s.opt.LogWriter, msg+"\n")
 		return
 	}
-	if s.hub != nil {
+	if !s.early.keep(level, msg) {
 		s.hub.Log(level, msg)
 	}
 }
 
-// Log writes one of pazinit's own messages to its log. It is dropped while Run
-// has not begun.
+// Log writes one of pazinit's own messages to its log; what comes before Run has
+// one is kept for it, as far as it is not very much.
 func (s *Supervisor) Log(msg string) { s.logf("%s", msg) }
+
+// early is what was said before there was a log.
+type early struct {
+	mu    sync.Mutex
+	over  bool
+	lines [][2]string // level, message
+}
+
+const mostEarly = 100
+
+// keep reports whether it keeps a message: there is no log yet.
+func (e *early) keep(level, msg string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.over && len(e.lines) < mostEarly {
+		e.lines = append(e.lines, [2]string{level, msg})
+	}
+	return !e.over
+}
+
+// end is when there is a log, and never again.
+func (e *early) end() [][2]string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	lines := e.lines
+	e.over, e.lines = true, nil
+	return lines
+}
+
+// lastResort writes where the console is, when there is no log.
+func (s *Supervisor) lastResort(text string) {
+	fd := 2
+	if s.opt.Stderr != nil {
+		fd = int(s.opt.Stderr.Fd())
+	}
+	_, _ = unix.Write(fd, []byte("pazinit: "+text+"\n")) // os.Stderr ends the program when nobody reads it
+}

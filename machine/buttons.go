@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -34,16 +35,24 @@ var buttonCodes = [...]struct {
 // (system_powerdown of QEMU), a board's gpio-keys, a keyboard. One call is made
 // at a time, from a goroutine that holds a thread. A kernel without input
 // devices is [errors.ErrUnsupported]; one that gets its drivers later has to be
-// given them before.
+// given them before. What goes wrong later is told by say, which is called from
+// that goroutine, too; it is tried again, less and less often.
 //
 // stop ends it, and returns when no call is under way or follows; it must not be
-// called from pressed.
-func Buttons(pressed func(Key)) (stop func(), err error) {
+// called from pressed or say.
+func Buttons(pressed func(Key), say func(error)) (stop func(), err error) {
 	if _, err := os.Stat("/sys/class/input"); err != nil {
 		return nil, fmt.Errorf("listen to buttons: no input devices (CONFIG_INPUT_EVDEV): %w", errors.ErrUnsupported)
 	}
-	return buttons("/dev", hasButtons, pressed)
+	return buttons(&buttonWatch{dev: "/dev", wanted: hasButtons, report: pressed, say: say, rest: buttonRest})
 }
+
+// buttonRest is the first pause after a fault; it doubles up to longestButtonRest,
+// until there is none.
+const (
+	buttonRest        = 100 * time.Millisecond
+	longestButtonRest = 30 * time.Second
+)
 
 // A buttonWatch lies in epoll_wait for inotify of the folders, for the devices
 // and for the end.
@@ -51,14 +60,20 @@ type buttonWatch struct {
 	dev    string // has input/
 	wanted func(fd int) bool
 	report func(Key)
+	say    func(error)
+	rest   time.Duration
+	wait   func(epoll int, events []unix.EpollEvent, ms int) (int, error) // nil: the kernel
 
 	epoll, notify, end int
 	folder             int            // the watch of dev/input, -1: there is none yet
 	devices            map[string]int // event0 and so on
 }
 
-func buttons(dev string, wanted func(fd int) bool, pressed func(Key)) (func(), error) {
-	b := &buttonWatch{dev: dev, wanted: wanted, report: pressed, epoll: -1, notify: -1, end: -1, folder: -1, devices: map[string]int{}}
+func buttons(b *buttonWatch) (func(), error) {
+	b.epoll, b.notify, b.end, b.folder, b.devices = -1, -1, -1, -1, map[string]int{}
+	if b.wait == nil {
+		b.wait = unix.EpollWait
+	}
 	if err := b.open(); err != nil {
 		b.close()
 		return nil, fmt.Errorf("listen to buttons: %w", err)
@@ -66,9 +81,8 @@ func buttons(dev string, wanted func(fd int) bool, pressed func(Key)) (func(), e
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		for b.turn() {
-		}
-		b.close()
+		defer b.close()
+		b.run()
 	}()
 	var once sync.Once
 	return func() {
@@ -155,36 +169,78 @@ func (b *buttonWatch) open1(dir, name string) {
 	b.devices[name] = fd
 }
 
-// turn is one wait; a fault of ours, or of who is told, costs what was pressed
-// and nothing else.
-func (b *buttonWatch) turn() (goOn bool) {
-	defer func() {
-		if p := recover(); p != nil {
-			fmt.Fprintf(os.Stderr, "pazinit: bug: buttons: %v\n%s", p, debug.Stack())
-			goOn = true
+// run turns until the end. Faults are said, each once in a row of them, and after
+// each it rests, so that one that stays makes nobody spin.
+func (b *buttonWatch) run() {
+	said, rest := "", b.rest
+	for {
+		goOn, err := b.turn()
+		switch {
+		case !goOn:
+			return
+		case err == nil:
+			said, rest = "", b.rest
+			continue
+		case err.Error() != said:
+			said = err.Error()
+			b.tell(fmt.Errorf("listen to buttons: %w; in %v again", err, rest))
 		}
-	}()
-	return b.wait()
+		if b.ends(rest) {
+			return
+		}
+		rest = min(2*rest, longestButtonRest)
+	}
 }
 
-// wait handles what happens next, and says whether to go on.
-func (b *buttonWatch) wait() bool {
+// tell says err. A fault of who is told is nobody's matter any more.
+func (b *buttonWatch) tell(err error) {
+	defer func() { _ = recover() }()
+	b.say(err)
+}
+
+// ends waits for the end, no longer than limit.
+func (b *buttonWatch) ends(limit time.Duration) bool {
+	began := time.Now()
+	for left := limit; left > 0; left = limit - time.Since(began) {
+		fds := []unix.PollFd{{Fd: int32(b.end), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, int(max(1, left/time.Millisecond)))
+		if n > 0 {
+			return fds[0].Revents&unix.POLLIN != 0
+		}
+		if err != nil && err != unix.EINTR {
+			time.Sleep(left)
+		}
+	}
+	return false
+}
+
+// turn handles what happens next, and says whether to go on. A fault of ours, or
+// of who is told, is an error.
+func (b *buttonWatch) turn() (goOn bool, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			goOn, err = true, fmt.Errorf("a fault of pazinit: %v\n%s", p, debug.Stack())
+		}
+	}()
 	var events [16]unix.EpollEvent
-	n, err := unix.EpollWait(b.epoll, events[:], -1)
+	n, err := b.wait(b.epoll, events[:], -1)
+	if err == unix.EINTR {
+		return true, nil
+	}
 	if err != nil {
-		return err == unix.EINTR
+		return true, fmt.Errorf("wait for input: %w", err)
 	}
 	for _, e := range events[:n] {
 		switch int(e.Fd) {
 		case b.end:
-			return false
+			return false, nil
 		case b.notify:
 			b.notified()
 		default:
 			b.read(int(e.Fd))
 		}
 	}
-	return true
+	return true, nil
 }
 
 // notified empties inotify's queue: whatever it says, a look finds what is new,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 	"unsafe"
@@ -73,12 +74,12 @@ func TestButtons(t *testing.T) {
 	dev := t.TempDir()
 	keys := make(chan Key)
 	ignored := filepath.Join(dev, "input/event9")
-	stop, err := buttons(dev, func(fd int) bool {
+	stop, err := buttons(&buttonWatch{dev: dev, wanted: func(fd int) bool {
 		var st, other unix.Stat_t
 		_ = unix.Fstat(fd, &st)
 		_ = unix.Stat(ignored, &other)
 		return st.Ino != other.Ino
-	}, func(k Key) { keys <- k })
+	}, report: func(k Key) { keys <- k }, say: func(err error) { t.Errorf("said %v", err) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,13 +132,14 @@ func TestButtonsGoOn(t *testing.T) {
 	dev := t.TempDir()
 	keys := make(chan Key)
 	first := true
-	stop, err := buttons(dev, func(int) bool { return true }, func(k Key) {
+	said := make(chan error, 10)
+	stop, err := buttons(&buttonWatch{dev: dev, wanted: func(int) bool { return true }, rest: time.Millisecond, say: func(err error) { said <- err }, report: func(k Key) {
 		if first {
 			first = false
-			panic("a fault on purpose, and its stack:")
+			panic("on purpose")
 		}
 		keys <- k
-	})
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,10 +159,62 @@ func TestButtonsGoOn(t *testing.T) {
 	if k := next(t, keys); k != KeyRestart {
 		t.Errorf("after a fault: %s, want restart", k)
 	}
+	if err := <-said; !strings.Contains(err.Error(), "on purpose") || !strings.Contains(err.Error(), "buttons_test.go") {
+		t.Errorf("said %v, want the fault and where it was", err)
+	}
+}
+
+// TestButtonsRest: an epoll that says no is asked less and less often, which is
+// said once, and the buttons are heard when it answers again.
+func TestButtonsRest(t *testing.T) {
+	dev := t.TempDir()
+	keys, said := make(chan Key), make(chan error, 10)
+	asked := 0
+	began := time.Now()
+	var since time.Duration
+	stop, err := buttons(&buttonWatch{dev: dev, wanted: func(int) bool { return true }, rest: time.Millisecond,
+		say: func(err error) { said <- err }, report: func(k Key) { keys <- k },
+		wait: func(epoll int, events []unix.EpollEvent, ms int) (int, error) {
+			if asked++; asked <= 5 {
+				return -1, unix.ENOMEM
+			}
+			if asked == 6 {
+				since = time.Since(began)
+			}
+			return unix.EpollWait(epoll, events, ms)
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := plug(t, filepath.Join(dev, "input/event0"))
+	defer f.Close()
+	send(t, f, event(evKey, 116, 1))
+	if k := next(t, keys); k != KeyPower {
+		t.Errorf("after a fault: %s, want power", k)
+	}
+	stop()
+	if since < 31*time.Millisecond { // 1, 2, 4, 8 and 16 ms
+		t.Errorf("asked 5 times in %v", since)
+	}
+	if err := <-said; !errors.Is(err, unix.ENOMEM) || len(said) > 0 {
+		t.Errorf("said %v and %d more, want ENOMEM once", err, len(said))
+	}
+}
+
+// TestButtonsStopAtRest: stop does not wait for the rest after a fault.
+func TestButtonsStopAtRest(t *testing.T) {
+	said := make(chan error, 10)
+	stop, err := buttons(&buttonWatch{dev: t.TempDir(), rest: time.Hour, say: func(err error) { said <- err },
+		wait: func(int, []unix.EpollEvent, int) (int, error) { return -1, unix.ENOMEM }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-said
+	stop()
 }
 
 func TestButtonsWithoutDev(t *testing.T) {
-	if _, err := buttons(filepath.Join(t.TempDir(), "none"), hasButtons, func(Key) {}); !errors.Is(err, os.ErrNotExist) {
+	if _, err := buttons(&buttonWatch{dev: filepath.Join(t.TempDir(), "none")}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("without /dev: %v", err)
 	}
 }
@@ -183,7 +237,10 @@ func TestPowerButton(t *testing.T) {
 	need(t, "uinput", err)
 	defer u.Close()
 	keys := make(chan Key, 100)
-	stop, err := Buttons(func(k Key) { keys <- k })
+	stop, err := Buttons(func(k Key) { keys <- k }, func(err error) { t.Error(err) })
+	if errors.Is(err, errors.ErrUnsupported) {
+		need(t, "evdev", err)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,7 @@ func sysctls(dir string, values map[string]string) (errs []error) {
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		plain, optional := strings.CutPrefix(name, "-")
 		if err := sysctl(dir, plain, values[name]); err != nil && !optional {
-			errs = append(errs, fmt.Errorf("set sysctl %s to %.80q: %w", plain, values[name], err))
+			errs = append(errs, fmt.Errorf("set %s to %.80q: %w", plain, values[name], err))
 		}
 	}
 	return errs

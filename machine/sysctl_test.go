@@ -44,8 +44,8 @@ func TestSysctls(t *testing.T) {
 	if got := string(read(t, filepath.Join(dir, "net/a/b.c"))); got != "1 2\n" {
 		t.Errorf("net.a.b/c = %q, want 1 2", got)
 	}
-	if len(errs) != 2 || !strings.HasPrefix(errs[0].Error(), `set sysctl ../x to "1": not a sysctl's name`) ||
-		errs[1].Error() != `set sysctl vm.missing to "1": no such file or directory` {
+	if len(errs) != 2 || !strings.HasPrefix(errs[0].Error(), `set ../x to "1": not a sysctl's name`) ||
+		errs[1].Error() != `set vm.missing to "1": no such file or directory` {
 		t.Errorf("sysctls = %v, want two errors", errs)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "vm/missing")); err == nil {
@@ -66,7 +66,7 @@ func TestSysctlsOfKernel(t *testing.T) {
 		t.Errorf("ttl = %q, want 33", got)
 	}
 	errs := Sysctls(map[string]string{"net.ipv4.ip_default_ttl": "many"})
-	if len(errs) != 1 || errs[0].Error() != `set sysctl net.ipv4.ip_default_ttl to "many": invalid argument` {
+	if len(errs) != 1 || errs[0].Error() != `set net.ipv4.ip_default_ttl to "many": invalid argument` {
 		t.Errorf("Sysctls = %v, want it refused", errs)
 	}
 }

@@ -28,7 +28,6 @@ type host struct {
 	cfg      *procfile.Config // what LoadMachine read
 	console  string
 	watchdog *machine.Watchdog
-	buttons  func() // ends them
 	up       *netUp
 	overNet  []machine.Mount // wait until it is up
 	ready    chan struct{}   // closed when they were tried
@@ -73,7 +72,7 @@ var bootSteps = []step{
 	{"set the host's name", (*host).setHostname, false},
 	{"find the machine's id", (*host).machineID, false},
 	{"set the loopback up", (*host).loopback, false},
-	{"set sysctls", (*host).setSysctls, false},
+	{"sysctls", (*host).setSysctls, false},
 	{"listen to the buttons", (*host).listenButtons, false},
 }
 

@@ -97,7 +97,7 @@ func (h *host) load() (*procfile.Config, error) {
 	}
 	c, err := networkConfig(h.line.IP, cfg)
 	if err != nil {
-		h.say("kernel command line: %v", err)
+		h.sayLater(fmt.Sprintf("kernel command line: %v", err))
 	}
 	if !asks(&c) {
 		h.up.holds()

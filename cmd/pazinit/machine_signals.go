@@ -60,16 +60,25 @@ func (h *host) listenButtons() error {
 	pressed := make(chan machine.Key, 1)
 	h.pressed = pressed
 	var errButtons error
-	h.buttons, errButtons = machine.Buttons(func(k machine.Key) {
+	_, errButtons = machine.Buttons(func(k machine.Key) {
 		select {
 		case pressed <- k:
 		default: // one is enough
 		}
-	})
+	}, func(err error) { h.sayLater(err.Error()) })
 	if errors.Is(errButtons, errors.ErrUnsupported) {
 		errButtons = nil // a kernel without input devices
 	}
 	return errors.Join(err, errButtons)
+}
+
+// sayLater says msg by the log, if there is one by now.
+func (h *host) sayLater(msg string) {
+	if s := h.alive.Load(); s != nil {
+		(*s).Log(msg)
+		return
+	}
+	h.say("%s", msg)
 }
 
 // supervising has the supervisor hear of the buttons, and the watchdog of the

@@ -69,7 +69,7 @@ func TestBootOrder(t *testing.T) {
 		{"read the configuration", "make the root writable", "mount what mounts and fstab list", "swap"},
 		{"mount what mounts and fstab list", "feed the entropy seed"},
 		{"make the root writable", "find the machine's id"},
-		{"load modules", "set sysctls"},
+		{"load modules", "sysctls"},
 	} {
 		for i, name := range tt {
 			if _, ok := place[name]; !ok {
