@@ -35,7 +35,8 @@ type Modules struct {
 
 	files   map[string]string   // path below Dir by name
 	needs   map[string][]string // paths by path: modules.dep
-	pre     map[string][]string // names by name: modules.softdep
+	before  map[string][]string // names and aliases by name: modules.softdep
+	after   map[string][]string
 	aliases []alias
 	builtin map[string]bool
 }
@@ -45,12 +46,15 @@ type alias struct{ pattern, name string }
 // OpenModules reads the indexes of a folder of modules.
 func OpenModules(dir string) (*Modules, error) {
 	real, err := filepath.EvalSymlinks(dir)
+	if err == nil {
+		real, err = filepath.Abs(real)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read modules: %w", err)
 	}
 	d := &Modules{
 		Dir: real, Release: filepath.Base(real), files: map[string]string{}, needs: map[string][]string{},
-		pre: map[string][]string{}, builtin: map[string]bool{},
+		before: map[string][]string{}, after: map[string][]string{}, builtin: map[string]bool{},
 	}
 	text, err := os.ReadFile(filepath.Join(real, "modules.dep"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -77,16 +81,19 @@ func OpenModules(dir string) (*Modules, error) {
 		}
 	})
 	d.each("modules.softdep", func(f []string) {
-		if len(f) < 3 || f[0] != "softdep" {
+		if len(f) < 2 || f[0] != "softdep" {
 			return
 		}
-		when := ""
+		var to map[string][]string
 		for _, w := range f[2:] {
 			switch {
-			case strings.HasSuffix(w, ":"):
-				when = w
-			case when == "pre:":
-				d.pre[underscored(f[1])] = append(d.pre[underscored(f[1])], w)
+			case w == "pre:":
+				to = d.before
+			case w == "post:":
+				to = d.after
+			case to != nil && !strings.HasSuffix(w, ":"):
+				of := underscored(f[1])
+				to[of] = append(to[of], w)
 			}
 		}
 	})
@@ -109,12 +116,35 @@ func (d *Modules) each(name string, line func([]string)) {
 func underscored(name string) string { return strings.ReplaceAll(name, "-", "_") }
 
 // moduleName is the name of the module in a file: kernel/drivers/net/virtio_net.ko.xz.
+// What package machine makes of the same indexes is the same, and
+// testdata/modules/table holds both to that.
 func moduleName(file string) string {
 	name := path.Base(file)
-	if i := strings.Index(name, ".ko"); i >= 0 {
-		name = name[:i]
+	for _, end := range []string{".gz", ".xz", ".zst"} {
+		name = strings.TrimSuffix(name, end)
 	}
-	return underscored(name)
+	return underscored(strings.TrimSuffix(name, ".ko"))
+}
+
+// matchAlias is fnmatch(3), in which * is also for a slash; - and _ are the same
+// but in brackets.
+func matchAlias(pattern, name string) bool {
+	var p strings.Builder
+	within := false
+	for _, c := range []byte(pattern) {
+		switch {
+		case c == '[':
+			within = true
+		case c == ']':
+			within = false
+		case c == '-' && !within:
+			c = '_'
+		}
+		p.WriteByte(c)
+	}
+	noSlash := strings.NewReplacer("/", "\x01")
+	ok, err := path.Match(noSlash.Replace(p.String()), noSlash.Replace(underscored(name)))
+	return ok && err == nil
 }
 
 // find is the module that a name or an alias means; all of them, if more modules
@@ -128,7 +158,7 @@ func (d *Modules) find(name string) (files []string, builtin bool) {
 		return nil, true
 	}
 	for _, a := range d.aliases {
-		if ok, _ := path.Match(a.pattern, name); !ok {
+		if !matchAlias(a.pattern, name) {
 			continue
 		}
 		if f, ok := d.files[a.name]; ok && !slices.Contains(files, f) {
@@ -139,7 +169,33 @@ func (d *Modules) find(name string) (files []string, builtin bool) {
 	return files, builtin
 }
 
-// order are the modules that name needs, in the order of loading, name last.
+// Has says whether a name or an alias is that of a module, and whether it is built
+// into the kernel.
+func (d *Modules) Has(name string) (module, builtin bool) {
+	files, builtin := d.find(name)
+	return len(files) > 0, builtin
+}
+
+// Within says whether a name with its parameters means a module below a folder.
+func (d *Modules) Within(name, folder string) bool {
+	files, _ := d.find(firstWord(name))
+	return slices.ContainsFunc(files, func(f string) bool { return strings.HasPrefix(f, folder+"/") })
+}
+
+// Same says whether two names with their parameters mean the same module.
+func (d *Modules) Same(a, b string) bool {
+	of, _ := d.find(firstWord(a))
+	others, _ := d.find(firstWord(b))
+	return len(of) > 0 && slices.Equal(of, others)
+}
+
+func firstWord(s string) string {
+	word, _, _ := strings.Cut(strings.TrimSpace(s), " ")
+	return word
+}
+
+// order are the modules to load for one, in the order of loading: what it wants
+// before it, what it needs, it, and what it wants after it.
 func (d *Modules) order(file string, seen map[string]bool) ([]string, error) {
 	if seen[file] {
 		return nil, nil
@@ -155,13 +211,19 @@ func (d *Modules) order(file string, seen map[string]bool) ([]string, error) {
 		out = append(out, more...)
 		return err
 	}
-	for _, name := range d.pre[moduleName(file)] {
-		files, _ := d.find(name)
-		for _, f := range files {
-			if err := add(f); err != nil {
-				return nil, err
+	soft := func(names []string) error {
+		for _, name := range names {
+			files, _ := d.find(name)
+			for _, f := range files {
+				if err := add(f); err != nil {
+					return err
+				}
 			}
 		}
+		return nil
+	}
+	if err := soft(d.before[moduleName(file)]); err != nil {
+		return nil, err
 	}
 	// modprobe(8) loads what stands last first.
 	for _, f := range slices.Backward(needs) {
@@ -169,7 +231,9 @@ func (d *Modules) order(file string, seen map[string]bool) ([]string, error) {
 			return nil, err
 		}
 	}
-	return append(out, file), nil
+	out = append(out, file)
+	err := soft(d.after[moduleName(file)])
+	return out, err
 }
 
 // A Loaded is a module that was added.
@@ -231,23 +295,25 @@ func (m *Image) AddModules(d *Modules, names []string) (loaded []Loaded, builtin
 		}
 		dep.WriteString("\n")
 	}
-	made := map[string]string{LoadList: list.String(), path.Join("/lib/modules", d.Release, "modules.dep"): dep.String()}
+	// A folder that was laid with all of its modules keeps its own indexes.
+	indexes := path.Join("/lib/modules", d.Release)
+	made := map[string]string{LoadList: list.String()}
+	laid, _ := m.Resolve(path.Join(indexes, "modules.dep"), true)
+	if n := m.nodes[laid]; n == nil || n.From != filepath.Join(d.Dir, "modules.dep") {
+		made[path.Join(indexes, "modules.dep")] = dep.String()
+		n, err := FileNode(filepath.Join(d.Dir, "modules.builtin")) // so that its names are known
+		if err == nil {
+			n.Mode = TypeFile | 0o644
+			err = m.Add(path.Join(indexes, "modules.builtin"), n)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, nil, err
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(made)) {
 		n := Data(0o644, []byte(made[name]))
 		n.From = "the modules of " + d.Dir
 		if err := m.Add(name, n); err != nil {
-			return nil, nil, err
-		}
-	}
-	for _, index := range []string{"modules.builtin"} { // so that its names are known
-		n, err := FileNode(filepath.Join(d.Dir, index))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, nil, err
-		}
-		if err := m.Add(path.Join("/lib/modules", d.Release, index), n); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -61,7 +62,7 @@ func TestAddModules(t *testing.T) {
 		{[]string{"packed"}, nil, "ATlib/base.ko\nATfs/packed.ko.xz\n"},
 		{[]string{"fs-packed"}, xz, "ATlib/base.ko\nATfs/packed.ko\n"},
 		{[]string{"kernel/fs/packed.ko.xz"}, xz, "ATlib/base.ko\nATfs/packed.ko\n"},
-		{[]string{"with_soft"}, nil, "ATcrypto/crc32c_x.ko\nATcrypto/crc32c_y.ko\nATfs/with-soft.ko\n"},
+		{[]string{"with_soft"}, nil, "ATcrypto/crc32c_x.ko\nATcrypto/crc32c_y.ko\nATfs/with-soft.ko\nATlib/base.ko\nATfs/packed.ko.xz\n"},
 		{[]string{"ext4", "fs-ext4"}, nil, ""},
 		{[]string{"none"}, nil, "add module none: it is not in "},
 		{[]string{""}, nil, "empty name"},
@@ -107,6 +108,43 @@ func TestAddModules(t *testing.T) {
 	}
 	if m.Get("/lib/modules/6.1.0-test/modules.builtin") == nil {
 		t.Error("modules.builtin is missing")
+	}
+}
+
+// The table is also that of package machine, which reads the same indexes when the
+// machine runs: both must load the same in the same order.
+func TestModulesTable(t *testing.T) {
+	table, err := os.ReadFile("testdata/modules/table")
+	must(t, err)
+	n := 0
+	for line := range strings.Lines(string(table)) {
+		name, want, ok := strings.Cut(strings.TrimSpace(line), ": ")
+		if !ok || name[0] == '#' {
+			continue
+		}
+		n++
+		d, err := OpenModules("testdata/modules")
+		must(t, err)
+		found, builtin := d.find(name)
+		var got []string
+		seen := map[string]bool{}
+		for _, f := range found {
+			more, err := d.order(f, seen)
+			must(t, err)
+			got = append(got, more...)
+		}
+		switch {
+		case len(found) == 0 && builtin:
+			got = []string{"builtin"}
+		case len(found) == 0:
+			got = []string{"none"}
+		}
+		if !slices.Equal(got, strings.Fields(want)) {
+			t.Errorf("%s: %q, want %s", name, got, want)
+		}
+	}
+	if n < 20 {
+		t.Errorf("the table has %d lines", n)
 	}
 }
 

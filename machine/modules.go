@@ -215,7 +215,8 @@ func (m *modules) soft(name string) (before, after []string) {
 	return before, after
 }
 
-// parseSoftdep reads a line of modules.softdep: softdep NAME pre: A B post: C
+// parseSoftdep reads a line of modules.softdep: softdep NAME pre: A B post: C, in
+// which A, B and C are names or aliases.
 func parseSoftdep(line string) (of string, before, after []string, ok bool) {
 	f := strings.Fields(line)
 	if len(f) < 2 || f[0] != "softdep" {
@@ -229,7 +230,7 @@ func parseSoftdep(line string) (of string, before, after []string, ok bool) {
 		case word == "post:":
 			to = &after
 		case to != nil && !strings.HasSuffix(word, ":"):
-			*to = append(*to, moduleName(word))
+			*to = append(*to, word)
 		}
 	}
 	return moduleName(f[1]), before, after, true
@@ -246,14 +247,24 @@ func (m *modules) aliased(name string) (names []string) {
 	return names
 }
 
-// matchAlias is fnmatch(3), in which * is also for a slash; in aliases, too, -
-// and _ are the same.
+// matchAlias is fnmatch(3), in which * is also for a slash; - and _ are the same
+// but in brackets.
 func matchAlias(pattern, name string) bool {
-	if !strings.ContainsAny(pattern, "*?[") {
-		return strings.ReplaceAll(pattern, "-", "_") == strings.ReplaceAll(name, "-", "_")
+	var p strings.Builder
+	within := false
+	for _, c := range []byte(pattern) {
+		switch {
+		case c == '[':
+			within = true
+		case c == ']':
+			within = false
+		case c == '-' && !within:
+			c = '_'
+		}
+		p.WriteByte(c)
 	}
 	noSlash := strings.NewReplacer("/", "\x01")
-	ok, err := path.Match(noSlash.Replace(pattern), noSlash.Replace(name))
+	ok, err := path.Match(noSlash.Replace(p.String()), noSlash.Replace(strings.ReplaceAll(name, "-", "_")))
 	return ok && err == nil
 }
 
@@ -332,21 +343,35 @@ func (m *modules) loadNamed(name, parameters string) (found bool, err error) {
 // wanted loads soft dependencies: what is not there is not missed.
 func (m *modules) wanted(names []string) {
 	for _, name := range names {
-		if !m.present(name) {
-			_, _ = m.loadNamed(name, "")
+		plain := moduleName(name)
+		if m.present(plain) {
+			continue
+		}
+		if found, _ := m.loadNamed(plain, ""); found || m.builtIn(plain) {
+			continue
+		}
+		for _, n := range m.aliased(name) {
+			if !m.present(n) {
+				_, _ = m.loadNamed(n, "")
+			}
 		}
 	}
 }
 
-// needed loads the files of a dependency list, the last first.
+// needed loads the files of a dependency list, the last first, each with what it
+// wants before and after it.
 func (m *modules) needed(files []string) error {
 	for i := len(files) - 1; i >= 0; i-- {
-		if name := moduleName(files[i]); m.present(name) {
+		name := moduleName(files[i])
+		if m.present(name) {
 			continue
 		}
+		before, after := m.soft(name)
+		m.wanted(before)
 		if err := m.insertOne(m.file(files[i]), ""); err != nil {
-			return fmt.Errorf("what it needs, %s: %w", moduleName(files[i]), err)
+			return fmt.Errorf("what it needs, %s: %w", name, err)
 		}
+		m.wanted(after)
 	}
 	return nil
 }

@@ -245,3 +245,47 @@ func FuzzModuleFiles(f *testing.F) {
 		_ = commandLineParameters(line, moduleName(name))
 	})
 }
+
+// The table is also that of the maker of images, which decides beforehand what is
+// to be loaded: both must load the same in the same order.
+func TestModulesTable(t *testing.T) {
+	const indexes = "../initramfs/testdata/modules"
+	table, err := os.ReadFile(filepath.Join(indexes, "table"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for line := range strings.Lines(string(table)) {
+		name, _, ok := strings.Cut(strings.TrimSpace(line), ": ")
+		if !ok || name[0] == '#' {
+			continue
+		}
+		want := strings.Fields(strings.TrimPrefix(line, name+": "))
+		n++
+		m, inserted := fakeModules(t)
+		m.cmdline = ""
+		for _, file := range []string{"modules.dep", "modules.softdep", "modules.alias", "modules.builtin"} {
+			b, err := os.ReadFile(filepath.Join(indexes, file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			write(t, filepath.Join(m.dir(), file), string(b))
+		}
+		errs := m.load([]string{name})
+		got := *inserted
+		switch {
+		case len(errs) == 1 && errors.Is(errs[0], fs.ErrNotExist):
+			got = []string{"none"}
+		case len(errs) > 0:
+			t.Errorf("%s: %v", name, errs)
+		case len(got) == 0:
+			got = []string{"builtin"}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: it loads %q, want %q", name, got, want)
+		}
+	}
+	if n < 20 {
+		t.Errorf("the table has %d lines", n)
+	}
+}
