@@ -157,7 +157,7 @@ func TestInitramfs(t *testing.T) {
 		{"a file outside", map[string]string{"some/x": "1"}, []string{"--file", "some/x:/etc/../../x", "root"}, nil, `--file some/x:/etc/../../x: name "/etc/../../x" leads outside`},
 		{"no folder", nil, []string{"none"}, nil, "lay a folder: stat DIR/none: no such file"},
 		{"a damaged configuration", map[string]string{"p.yaml": "what: 1\n"}, []string{"-c", "p.yaml"}, nil, "p.yaml:1:1: "},
-		{"modules without a place", map[string]string{"Procfile": "a: sh\n"}, []string{"root", "--module", "x"}, nil, "--kernel-modules DIR"},
+		{"modules without a place", map[string]string{"Procfile": "a: sh\n"}, []string{"root", "--module", "x"}, nil, "--kernel-modules FOLDER"},
 		{"a compression", nil, []string{"--compress", "zstd"}, nil, `--compress is gzip, none, not "zstd"`},
 	} {
 		dir := shared(t)
@@ -180,6 +180,131 @@ func TestInitramfs(t *testing.T) {
 				t.Errorf("%s: %s is %q, want %q; it said %s", tt.what, name, got, want, out)
 			}
 		}
+	}
+}
+
+// What a configuration needs of the kernel comes with the modules that it names.
+func TestInitramfsModules(t *testing.T) {
+	ko := "\x7fELF"
+	all := map[string]string{"root/init": aProgram, "Procfile": "a: /init\n"}
+	index := ""
+	for _, name := range []string{"drivers/input/evdev", "drivers/acpi/button", "drivers/block/zram", "crypto/lzo-rle", "crypto/zstd", "drivers/watchdog/softdog",
+		"drivers/watchdog/i6300esb", "fs/xfs/xfs", "fs/fat/vfat", "fs/nls/nls_cp437", "fs/nls/nls_ascii", "fs/fuse/virtiofs", "drivers/block/virtio_blk"} {
+		all["6.1.0-x/kernel/"+name+".ko"] = ko
+		index += "kernel/" + name + ".ko:\n"
+	}
+	all["6.1.0-x/modules.dep"] = index
+	all["6.1.0-x/modules.alias"] = "alias fs-xfs xfs\nalias fs-vfat vfat\n"
+	all["6.1.0-x/modules.builtin"] = "kernel/fs/ext4/ext4.ko\n"
+	all["old/modules.dep"] = "kernel/drivers/block/virtio_blk.ko:\n"
+	all["old/kernel/drivers/block/virtio_blk.ko"] = ko
+	dir := shared(t)
+	writeFiles(t, dir, all)
+	for what, tt := range map[string]struct {
+		config, folder string
+		args           []string
+		want           string // the modules in order
+		notes          []string
+	}{
+		"the power button":        {"{}", "6.1.0-x", nil, "evdev button", nil},
+		"no power button":         {"{machine: {power_button: ignore}}", "6.1.0-x", nil, "none", nil},
+		"named besides":           {"{machine: {modules: [button]}}", "6.1.0-x", []string{"--module", "virtio_blk"}, "virtio_blk button evdev", nil},
+		"zram":                    {"{machine: {power_button: ignore, zram: 50%}}", "6.1.0-x", nil, "zram+num_devices=0 lzo-rle zstd", nil},
+		"zram as it is asked":     {"{machine: {power_button: ignore, zram: 64MiB, modules: [zram num_devices=2]}}", "6.1.0-x", nil, "zram+num_devices=2 lzo-rle zstd", nil},
+		"a watchdog":              {"{machine: {power_button: ignore, watchdog: 30s}}", "6.1.0-x", nil, "i6300esb softdog", nil},
+		"a watchdog of choice":    {"{machine: {power_button: ignore, watchdog: 30s, modules: [softdog soft_margin=9]}}", "6.1.0-x", nil, "softdog+soft_margin=9", nil},
+		"mounts":                  {"{machine: {power_button: ignore}, mounts: [{device: /dev/vda, path: /a, type: xfs}, {path: /b, type: tmpfs}, {device: /dev/vdb, path: /c, type: ext4}, {device: x, path: /d, type: virtiofs}]}", "6.1.0-x", nil, "xfs virtiofs", nil},
+		"a mount that needs more": {"{machine: {power_button: ignore}, mounts: [{device: /dev/vda, path: /a, type: vfat}]}", "6.1.0-x", nil, "vfat nls_cp437 nls_ascii", nil},
+		"a kernel without them": {"{machine: {zram: 64MiB, watchdog: 30s}, mounts: [{device: /dev/vda, path: /a, type: btrfs}]}", "old", []string{"--module", "virtio_blk"}, "virtio_blk",
+			[]string{"machine.zram: DIR/old has no module zram;", "machine.watchdog: DIR/old has no module softdog;", "mounts of btrfs: DIR/old has no module btrfs;", "machine.power_button: DIR/old has no module evdev;", "machine.power_button: DIR/old has no module button;"}},
+	} {
+		writeFiles(t, dir, map[string]string{"p.yaml": tt.config})
+		m, out := imageOf(t, dir, append([]string{"-c", "p.yaml", "root", "--kernel-modules", tt.folder}, tt.args...)...)
+		if m == nil {
+			t.Errorf("%s: %s", what, out)
+			continue
+		}
+		var got []string
+		for line := range strings.Lines(reads(t, m, initramfs.LoadList)) {
+			file, parameters, _ := strings.Cut(strings.TrimSpace(line), " ")
+			got = append(got, strings.TrimSuffix(strings.TrimSuffix(filepath.Base(file), ".ko")+"+"+parameters, "+"))
+		}
+		if is := strings.Join(got, " "); is != tt.want {
+			t.Errorf("%s: the modules are %s, want %s; it said %s", what, is, tt.want, out)
+		}
+		if strings.Count(out, ": note: ") != len(tt.notes) {
+			t.Errorf("%s: it said %s, want %d notes", what, out, len(tt.notes))
+		}
+		for _, note := range tt.notes {
+			if !strings.Contains(out, strings.ReplaceAll(note, "DIR", dir)) {
+				t.Errorf("%s: it said %s, want %s", what, out, note)
+			}
+		}
+	}
+	// A FOLDER with all of its modules keeps their indexes.
+	if err := os.MkdirAll(filepath.Join(dir, "root/lib/modules"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Join(dir, "6.1.0-x"), filepath.Join(dir, "root/lib/modules/6.1.0-x")); err != nil {
+		t.Fatal(err)
+	}
+	m, out := imageOf(t, dir, "root")
+	if m == nil || reads(t, m, "/lib/modules/6.1.0-x/modules.dep") != index || reads(t, m, initramfs.LoadList) == "none" {
+		t.Errorf("modules of a FOLDER: %s", out)
+	}
+}
+
+// What says which machine the maker is stays there.
+func TestInitramfsIdentity(t *testing.T) {
+	rig.NeedRoot(t)
+	dir := shared(t)
+	id, err := os.ReadFile("/etc/machine-id")
+	if err != nil || len(bytes.TrimSpace(id)) == 0 {
+		id = []byte(strings.Repeat("a", 32) + "\n")
+		if err := os.WriteFile("/etc/machine-id", id, 0o444); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.Remove("/etc/machine-id") })
+	}
+	if err := os.Symlink("/etc/machine-id", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	writeFiles(t, dir, map[string]string{"Procfile": "a: /init /etc/machine-id --host=/etc/hostname ./link\nb: while read x; do :; done < /etc/machine-id\n", "root/init": aProgram, "root/bin/sh": "#!/init\n"})
+	m, out := imageOf(t, dir, "root")
+	if m == nil {
+		t.Fatal(out)
+	}
+	for _, name := range m.Names() {
+		if n := m.Get(name); n.Type() == initramfs.TypeFile && strings.Contains(reads(t, m, name), strings.TrimSpace(string(id))) {
+			t.Errorf("%s has the machine's id", name)
+		}
+	}
+	for _, want := range []string{"/etc/machine-id says which machine this is, and is left out", "/etc/hostname says", "/link says"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("it said %s, want %s", out, want)
+		}
+	}
+	// Who asks for it gets it, and is told; that of a FOLDER, too.
+	if m, out = imageOf(t, dir, "root", "--file", "/etc/machine-id"); m == nil || reads(t, m, "/etc/machine-id") != string(id) || !strings.Contains(out, "note: /etc/machine-id: it is /etc/machine-id of this machine") {
+		t.Errorf("--file: %s", out)
+	}
+	writeFiles(t, dir, map[string]string{"root/etc/machine-id": "0123456789abcdef0123456789abcdef\n", "root/etc/hostname": "shop\n"})
+	if m, out = imageOf(t, dir, "root"); m == nil || !strings.HasPrefix(reads(t, m, "/etc/machine-id"), "0123") || strings.Count(out, "note: ") != 2 ||
+		!strings.Contains(out, "note: /etc/machine-id: all machines that start from the image will have this one, of "+dir+"/root/etc/machine-id") {
+		t.Errorf("a FOLDER's: %s", out)
+	}
+}
+
+// A note of a file is given once, whoever uses it.
+func TestInitramfsNotes(t *testing.T) {
+	dir := shared(t)
+	writeFiles(t, dir, map[string]string{"Procfile": "a: /init cgi.py\nb: /init ./cgi.py\n", "root/init": aProgram, "cgi.py": "#!/usr/bin/nonesuch-python\n"})
+	m, out := imageOf(t, dir, "root", "--file", "cgi.py:/etc/pazinit/cgi.py")
+	if m == nil || strings.Count(out, "nonesuch-python") != 1 {
+		t.Errorf("it said %s", out)
+	}
+	if m, out = imageOf(t, dir, "root"); m == nil || strings.Count(out, "note: ") != 1 || strings.Count(out, "nonesuch-python") != 1 {
+		t.Errorf("it said %s", out)
 	}
 }
 

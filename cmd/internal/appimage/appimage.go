@@ -50,13 +50,14 @@ type Maker struct {
 	microcode []byte
 	cwd       string
 
-	cfg    *procfile.Config
-	text   string            // of all files of the configuration, together
-	home   string            // the folder of the configuration on this machine
-	homeAt string            // and in the image
-	done   map[string]string // what was said of a program, by its name
-	said   map[string]bool
-	errs   []error
+	cfg     *procfile.Config
+	text    string            // of all files of the configuration, together
+	home    string            // the folder of the configuration on this machine
+	homeAt  string            // and in the image
+	done    map[string]string // what was said of a program, by its name
+	said    map[string]bool
+	lacking []string // notes of what files need, see lack
+	errs    []error
 }
 
 // An order is what a command line asks for.

@@ -30,6 +30,19 @@ func (m *Maker) note(format string, args ...any) {
 	m.once(m.Stderr, m.Program+": note: ", format, args...)
 }
 
+// lack notes what something of the image has not, once for each file.
+func (m *Maker) lack(what string, err error) {
+	var missing *initramfs.MissingError
+	if errors.As(err, &missing) && missing.For != "" {
+		known := missing.For + ": it needs " + missing.What + ","
+		if slices.Contains(m.lacking, known) {
+			return
+		}
+		m.lacking = append(m.lacking, known)
+	}
+	m.note("%s%v", what, err)
+}
+
 func (m *Maker) once(w io.Writer, head, format string, args ...any) {
 	line := head + Printable(fmt.Sprintf(format, args...))
 	if !m.said[line] {
@@ -95,8 +108,11 @@ func (m *Maker) build() (err error) {
 		return err
 	}
 	for _, p := range m.image.Check() {
-		m.note("%s", p)
+		if !slices.ContainsFunc(m.lacking, func(known string) bool { return strings.HasPrefix(p.String(), known) }) {
+			m.note("%s", p)
+		}
 	}
+	m.shared()
 	return m.write()
 }
 
@@ -170,7 +186,7 @@ func (m *Maker) needs() error {
 			return err
 		}
 		for _, e := range lacking {
-			m.note("%v", e)
+			m.lack("", e)
 		}
 	}
 	return nil
@@ -538,6 +554,8 @@ func (m *Maker) argument(what string, w *procfile.Worker, arg string) {
 		if err := m.folder(what, host, at, isWithin(host, w.Dir) || isWithin(host, m.home)); err != nil {
 			m.wrong("%s: %w", what, err)
 		}
+	case st.Mode().IsRegular() && m.isIdentity(host, at):
+		m.note("%s: %s says which machine this is, and is left out; a FOLDER or --file brings another", what, host)
 	case st.Mode().IsRegular():
 		if err := m.image.AddFile(host, at); err != nil {
 			m.wrong("%s: %w", what, err)
@@ -546,7 +564,7 @@ func (m *Maker) argument(what string, w *procfile.Worker, arg string) {
 		m.say("%s: file %s%s", what, at, otherThan(host, at))
 		if st.Mode()&0o111 != 0 {
 			if _, err := m.image.AddProgram(at, m.search(w)); err != nil {
-				m.note("%s: %v", what, err)
+				m.lack(what+": ", err)
 			}
 		}
 	}
@@ -613,7 +631,7 @@ func (m *Maker) program(what, name, host string, w *procfile.Worker, guess bool)
 	}
 	short := path.Base(name)
 	if guess || slices.Contains(m.order.missing, name) || slices.Contains(m.order.missing, short) {
-		m.note("%s: %v", what, err)
+		m.lack(what+": ", err)
 		return
 	}
 	var missing *initramfs.MissingError
@@ -699,51 +717,6 @@ func (m *Maker) isBusybox(name string) bool {
 	at, err := m.image.Resolve(name, true)
 	own, err2 := m.image.Resolve("/bin/busybox", true)
 	return err == nil && err2 == nil && at == own
-}
-
-// modules adds what --module and the configuration name.
-func (m *Maker) modules() error {
-	names := slices.Clone(m.order.modules)
-	if m.cfg != nil {
-		names = append(names, m.cfg.Machine.Modules...)
-	}
-	if len(names) == 0 {
-		return nil
-	}
-	dir := m.order.moduleDir
-	if dir == "" {
-		var found []string
-		for _, f := range m.order.folders {
-			for _, pattern := range []string{"lib/modules/*/modules.dep", "usr/lib/modules/*/modules.dep"} {
-				more, _ := filepath.Glob(filepath.Join(f.host, pattern))
-				found = append(found, more...)
-			}
-		}
-		if len(found) != 1 {
-			return fmt.Errorf("modules %s are asked for: where they are is for --kernel-modules DIR, such as /lib/modules/6.1.0-40-amd64", strings.Join(names, ", "))
-		}
-		dir = filepath.Dir(found[0])
-	}
-	d, err := initramfs.OpenModules(dir)
-	if err != nil {
-		return err
-	}
-	d.Unpack = map[string]func(io.Reader) (io.Reader, error){".xz": m.Unpack["xz"], ".zst": m.Unpack["zstd"]}
-	loaded, builtin, err := m.image.AddModules(d, names)
-	if err != nil {
-		return err
-	}
-	for _, l := range loaded {
-		text := ""
-		if l.Compressed {
-			text = ", compressed as it is: the kernel must have CONFIG_MODULE_DECOMPRESS (5.17); pazimage unpacks it"
-		}
-		m.say("module %s%s", l.Path, text)
-	}
-	for _, name := range builtin {
-		m.say("module %s: built into the kernel", name)
-	}
-	return nil
 }
 
 // rest adds what every machine has, where nobody has brought it.

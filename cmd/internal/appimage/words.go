@@ -38,6 +38,7 @@ type lineLexer struct {
 	inWord    bool
 	unknown   bool // the word has something that cannot be known
 	skip      bool // the word is the target of a redirection
+	input     bool // the word is what is read
 	functions map[string]bool
 	out       []shellCommand
 }
@@ -95,7 +96,7 @@ func (l *lineLexer) operator(c byte) {
 		l.endWord()
 		l.rest = strings.TrimLeft(l.rest, "<>&|")
 		// Input is a file that is needed, output is not.
-		l.skip = c == '>'
+		l.skip, l.input = c == '>', c == '<'
 		return
 	case '(':
 		if l.inWord && strings.HasPrefix(strings.TrimLeft(l.rest, " \t"), ")") { // name() { …
@@ -134,6 +135,11 @@ func (l *lineLexer) endWord() {
 		l.skip = false
 		return
 	}
+	if l.input { // it may stand before the program, and behind done
+		l.input = false
+		l.out = append(l.out, shellCommand{{":", true}, w})
+		return
+	}
 	if len(l.current) == 0 && w.known {
 		switch w.text {
 		case "if", "then", "else", "elif", "fi", "while", "until", "do", "done", "esac", "{", "}", "!", "time":
@@ -161,7 +167,7 @@ func isName(s string) bool {
 
 func (l *lineLexer) endCommand() {
 	l.endWord()
-	l.skip = false
+	l.skip, l.input = false, false
 	if c := l.current; len(c) > 0 {
 		switch c[0].text {
 		case "for", "case", "select", "function":
