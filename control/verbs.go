@@ -166,7 +166,7 @@ var verbs = []Verb{
 		Long:  "Lists the verbs, or explains one."},
 	{Name: "check", Local: true,
 		Short: "check the configuration",
-		Long:  "Reads the configuration and says all that is wrong with it, each as file:line:column: what is wrong (what was meant). Nothing is started. Exit status 2 when something is wrong.",
+		Long:  "Reads the configuration and says all that is wrong with it, each as file:line:column: what is wrong (what was meant). Beside the init of a machine it reads what that read, as root, with what the kernel's command line adds, unless a file is named. Nothing is started. Exit status 2 when something is wrong.",
 		Flags: []Flag{
 			{Name: "procfile", Short: "f", Value: "PROCFILE", Help: "check this Procfile, or the one in this folder", Local: true}, flagJSON}},
 	{Name: "doctor", Local: true,

@@ -20,13 +20,16 @@ type finding struct {
 	Meant   string `json:"meant"`
 }
 
-// check reads the configuration and says what is wrong with it.
+// check reads the configuration and says what is wrong with it. On a machine it
+// does so as its init does, unless a file is named.
 func (c *command) check(o options, asJSON bool) int {
 	dir, err := os.Getwd()
 	if err != nil {
 		return c.fail(1, "find the current folder: %v", err)
 	}
-	cfg, err := procfile.Load(procfile.Options{Config: o.config, Procfile: o.procfile, Dir: dir, UID: os.Geteuid(), GID: os.Getegid()})
+	cfg, words, err := o.read(dir, "/", func(e error) {
+		fmt.Fprintf(c.stderr, "pazinit: kernel command line: %v\n", e)
+	})
 	if err == nil {
 		err = pazinit.Check(cfg, nil)
 	}
@@ -40,9 +43,30 @@ func (c *command) check(o options, asJSON bool) int {
 		return c.failLines(exitUsage, err.Error())
 	}
 	if !asJSON {
-		fmt.Fprint(c.stdout, summary(cfg))
+		fmt.Fprint(c.stdout, summary(cfg, words))
 	}
 	return 0
+}
+
+// read reads the configuration as run would, or on the machine at root as its init
+// does, unless a file is named; words are what the kernel's command line adds to
+// it, and say is told what is wrong with that but stops nobody.
+func (o *options) read(dir, root string, say func(error)) (cfg *procfile.Config, words []string, err error) {
+	if o.config == "" && o.procfile == "" {
+		if b, ok := besideMachine(root); ok {
+			for _, e := range b.line.Unknown {
+				say(e)
+			}
+			cfg, _, note, err := loadWhole(b.opts, b.line.IP, true)
+			if note != nil {
+				say(note)
+			}
+			return cfg, b.words(), err
+		}
+	}
+	opts := procfile.Options{Config: o.config, Procfile: o.procfile, Dir: dir, UID: os.Geteuid(), GID: os.Getegid()}
+	cfg, _, _, err = loadWhole(opts, nil, false)
+	return cfg, nil, err
 }
 
 func findings(err error) []finding {
@@ -60,8 +84,11 @@ func findings(err error) []finding {
 }
 
 // summary says what a good configuration has.
-func summary(cfg *procfile.Config) string {
+func summary(cfg *procfile.Config, words []string) string {
 	var b strings.Builder
+	for _, w := range words {
+		fmt.Fprintf(&b, "%s: good\n", w)
+	}
 	for _, f := range cfg.Files {
 		fmt.Fprintf(&b, "%s: good\n", f)
 	}

@@ -66,7 +66,7 @@ func (d *diagnosis) lookConfig(o options) (*procfile.Config, error) {
 	if err != nil {
 		dir = "/"
 	}
-	cfg, err := procfile.Load(procfile.Options{Config: o.config, Procfile: o.procfile, Dir: dir, UID: os.Geteuid(), GID: os.Getegid()})
+	cfg, _, err := o.read(dir, "/", func(error) {}) // lookMachine has them
 	switch {
 	case err == nil:
 		f.Files = append(f.Files, cfg.Files...)

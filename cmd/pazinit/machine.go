@@ -94,8 +94,10 @@ func isMachine() bool {
 // namespace (PROC_PID_INIT_INO, include/linux/proc_ns.h).
 func initialPIDs() (initial, known bool) {
 	ns, err := os.Readlink("/proc/self/ns/pid")
-	return ns == "pid:[4026531836]", err == nil
+	return ns == initialPIDSpace, err == nil
 }
+
+const initialPIDSpace = "pid:[4026531836]"
 
 // boot is the life of a machine's init. It returns only what there is nobody to
 // return it to.
@@ -259,28 +261,13 @@ func (h *host) switchRoot() error {
 
 // readConfig reads what is needed to reach the rest of the configuration.
 func (h *host) readConfig() error {
-	h.opts = procfile.Options{
-		Config: h.line.Config, Procfile: h.line.Procfile, Dir: "/", Set: h.line.Set, Beside: true,
-		UID: os.Geteuid(), GID: os.Getegid(),
-	}
-	if h.line.Log != "" {
-		h.opts.Set = append(h.opts.Set, "log_path="+h.line.Log)
-	}
-	o, _, ok := h.c.parseQuietly(h.args)
-	if ok {
-		if o.config != "" {
-			h.opts.Config = o.config
-		}
-		if o.procfile != "" {
-			h.opts.Procfile = o.procfile
-		}
-	}
+	h.opts = machineOptions(&h.line, h.args)
 	if dir, err := os.Getwd(); err == nil {
 		h.opts.Dir = dir
 	}
 	cfg, err := procfile.LoadMachine(h.opts)
 	if err != nil {
-		return err
+		return withRest(h.opts, h.line.IP, err)
 	}
 	h.cfg = cfg
 	return nil

@@ -84,36 +84,16 @@ func asks(c *network.Config) bool { return len(c.Interfaces)+len(c.DNS)+len(c.Se
 // machine. What it writes has the name of its contents, so that a change of it is
 // one of the worker's command line.
 func (h *host) load() (*procfile.Config, error) {
-	cfg, err := procfile.Load(h.opts)
+	cfg, c, note, err := loadWhole(h.opts, h.line.IP, true)
+	if note != nil {
+		h.sayLater(fmt.Sprintf("kernel command line: %v", note))
+	}
 	if err != nil {
 		return nil, err
-	}
-	workers := 0
-	for _, a := range cfg.Applications {
-		workers += len(a.Workers)
-	}
-	if workers == 0 {
-		return nil, procfile.Errors{{What: "there is no worker in " + strings.Join(cfg.Files, ", "), Meant: "applications: {NAME: {procfile: PATH}}"}}
-	}
-	c, err := networkConfig(h.line.IP, cfg)
-	if err != nil {
-		h.sayLater(fmt.Sprintf("kernel command line: %v", err))
 	}
 	if !asks(&c) {
 		h.up.holds()
 		return cfg, nil
-	}
-	if err := c.Check(); err != nil {
-		var errs procfile.Errors
-		for _, e := range each(err) {
-			errs = append(errs, &procfile.Error{What: "machine.network: " + e.Error(), Cause: e})
-		}
-		return nil, errs
-	}
-	for _, a := range cfg.Applications {
-		if a.Name == ownApp {
-			return nil, procfile.Errors{{Position: a.Pos, What: "the application " + ownApp + " is pazinit's own where it makes the network", Meant: "another name"}}
-		}
 	}
 	file, err := writeNetwork(h.dir, &c)
 	if err != nil {

@@ -50,7 +50,7 @@ type Route struct {
 // maxList bounds each list of a configuration and of a server's answer.
 const maxList = 256
 
-// Check says what is wrong with a configuration, nil if nothing is.
+// Check says what is wrong with a configuration, joined, nil if nothing is.
 func (c *Config) Check() error {
 	var errs []error
 	if len(c.Interfaces) > maxList || len(c.DNS) > maxList || len(c.Search) > maxList {
@@ -60,10 +60,10 @@ func (c *Config) Check() error {
 	for i := range c.Interfaces {
 		in := &c.Interfaces[i]
 		if seen[in.Name] {
-			errs = append(errs, fmt.Errorf("interface %s is there twice", in.Name))
+			errs = append(errs, fmt.Errorf("interface %.32q is there twice", in.Name))
 		}
 		seen[in.Name] = true
-		if err := in.check(); err != nil {
+		for _, err := range in.check() {
 			errs = append(errs, fmt.Errorf("interface %.32q: %w", in.Name, err))
 		}
 	}
@@ -83,8 +83,7 @@ func (c *Config) Check() error {
 	return errors.Join(errs...)
 }
 
-func (in *Interface) check() error {
-	var errs []error
+func (in *Interface) check() (errs []error) {
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	switch {
 	case in.Name == Any:
@@ -136,7 +135,7 @@ func (in *Interface) check() error {
 			bad("%.32q is no device that it can be made of", name)
 		}
 	}
-	return errors.Join(errs...)
+	return errs
 }
 
 // validName is dev_valid_name of the kernel's net/core/dev.c, and printable.
