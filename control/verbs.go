@@ -180,9 +180,11 @@ var verbs = []Verb{
 			"The configuration with its Procfiles, named by -c, -f or both, or found at etc/pazinit of a FOLDER or here. It goes to /etc/pazinit, or stays where a FOLDER has it, and what lies beside it, seen from it, lies so in the image: workers start where their Procfile is.\n\n" +
 			"The programs that the workers name, with their libraries and interpreters: from the FOLDERs, and else from this machine. Command lines for a shell are searched, too. A file that stands in a command line is taken; so is a folder beside the configuration, and one elsewhere is made empty. What a program opens by itself, such as the modules of Python, cannot be known: `--file` adds it.\n\n" +
 			"/etc/passwd and /etc/group with the users that the configuration names, /etc/hosts, device nodes and folders, where no FOLDER brings them.\n\n" +
-			"It says what it took from where. It needs no root and no other program, and the same input gives the same bytes, whoever makes it and wherever. Exit status 1 when something is missing; there is no image then, and one that was there stays.",
+			"Where the kernel's modules are known (--kernel-modules, or a FOLDER with lib/modules), those that machine.modules names, and those that the power button, machine.zram, machine.watchdog and the types of mounts need.\n\n" +
+			"It says what it took from where. It needs no root and no other program, and the same input gives the same bytes, whoever makes it and wherever: files such as /etc/machine-id, which say which machine this is, are left out. It says how much memory a machine should have: the kernel stops unpacking where half of it is full. Exit status 1 when something is missing; there is no image then, and one that was there stays.",
 		Flags: []Flag{
 			{Name: "procfile", Short: "f", Value: "PROCFILE", Help: "this Procfile, or the one in this folder", Local: true},
+			{Name: "no-procfile", Help: "take none: an image that loads its modules and moves to the root= of the kernel's command line", Local: true},
 			{Name: "output", Short: "o", Value: "FILE", Help: "where to write the image", Local: true},
 			{Name: "compress", Value: "gzip|none", Help: "how (default gzip)", Local: true},
 			{Name: "file", Value: "FILE[:PATH]", Help: "add a file, a program with its libraries or a folder, at PATH or the same place; as often as needed", Local: true},

@@ -34,8 +34,13 @@ func (m *Image) Check() []Problem {
 	}
 	// What would be added is what is missing.
 	whole := &Image{nodes: maps.Clone(m.nodes), linkers: maps.Clone(m.linkers)}
+	seen := make(map[*Node]bool) // a file with several names is one
 	for _, name := range m.Names() {
 		n := m.nodes[name]
+		if seen[n] {
+			continue
+		}
+		seen[n] = true
 		switch {
 		case n.Type() == TypeSymlink:
 			if what := m.dangles(name); what != "" {

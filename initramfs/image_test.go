@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -152,7 +153,7 @@ func TestHeaders(t *testing.T) {
 		body := (at + 110 + int(f[11]) + 3) / 4 * 4
 		at = (body + int(f[6]) + 3) / 4 * 4
 	}
-	want := []string{"a", "a-b", "a.b", "a/b", "a/b/c", "a/link", "a/three", "bin", "bin/su", "dev", "dev/console", "dev/vda", "empty", "init", "one", "pipe", "tmp", "two", "ü né"}
+	want := []string{"init", "a", "a-b", "a.b", "a/b", "a/b/c", "a/link", "a/three", "bin", "bin/su", "dev", "dev/console", "dev/vda", "empty", "one", "pipe", "tmp", "two", "ü né"}
 	if fmt.Sprint(order) != fmt.Sprint(want) {
 		t.Errorf("the order is %v, want %v", order, want)
 	}
@@ -352,5 +353,48 @@ func TestBase(t *testing.T) {
 	}
 	if p := m.Check(); len(p) > 0 {
 		t.Errorf("Check says %v", p)
+	}
+}
+
+// What can tell of what is missing stands before it, and the mark of the end behind.
+func TestOrder(t *testing.T) {
+	for _, tt := range []struct {
+		links map[string]string
+		want  string
+	}{
+		{nil, "/bin /bin/pazinit /init /sbin /sbin/pazinit /.pazinit-whole /a /bin/x /z /.pazinit-end"},
+		{map[string]string{"/bin": "usr/bin", "/sbin": "usr/sbin"}, "/init /usr /usr/bin /usr/bin/pazinit /usr/sbin /usr/sbin/pazinit /.pazinit-whole /a /bin /sbin /usr/bin/x /z /.pazinit-end"},
+		{map[string]string{"/init": "usr/lib/my"}, "/usr /usr/lib /usr/lib/my /init /.pazinit-whole /a /bin /bin/pazinit /bin/x /sbin /sbin/pazinit /z /.pazinit-end"},
+	} {
+		m := New()
+		must(t, m.Add("/usr/lib/my", Data(0o755, []byte("my"))))
+		if tt.links["/init"] == "" {
+			must(t, m.Remove("/usr"))
+		}
+		for name, target := range tt.links {
+			must(t, m.Add(name, Symlink(target)))
+			if name != "/init" {
+				must(t, m.MakeFolder("/"+target))
+			}
+		}
+		must(t, m.AddInit(Data(0o755, []byte("x"))))
+		must(t, errors.Join(m.AddMarks(), m.Add("/z", Data(0o644, nil)), m.Add("/a", Data(0o644, make([]byte, 4097))), m.Add("/bin/x", Data(0o644, []byte("1")))))
+		if got := strings.Join(m.order(), " "); got != tt.want {
+			t.Errorf("the order is\n%s, want\n%s", got, tt.want)
+		}
+		a, err := Read(bytes.NewReader(write(t, m)), ReadOptions{})
+		must(t, err)
+		if len(a.Problems) > 0 || text(t, a.Image) != text(t, m) {
+			t.Errorf("read again: %v\n%s", a.Problems, text(t, a.Image))
+		}
+		if p := a.Image.Check(); slices.ContainsFunc(p, func(p Problem) bool { return strings.HasPrefix(p.Name, "/.pazinit") }) {
+			t.Errorf("Check says %v", p)
+		}
+	}
+	m := New()
+	n := Data(0o644, make([]byte, 4097))
+	must(t, errors.Join(m.Add("/a", n), m.Add("/b", n), m.Add("/c", Data(0o644, []byte("x")))))
+	if files, all := m.Memory(); files != 3*4096 || all != files+3*1024 {
+		t.Errorf("it takes %d and %d bytes of memory", files, all)
 	}
 }

@@ -268,7 +268,7 @@ func TestCpio(t *testing.T) {
 	dir := t.TempDir()
 	listed := cpio(t, dir, string(write(t, m)), "-it", "--quiet")
 	var names []string
-	for _, name := range m.Names() {
+	for _, name := range m.order() {
 		names = append(names, name[1:])
 	}
 	if got := strings.Split(strings.TrimSpace(string(listed)), "\n"); !slices.Equal(got, names) {

@@ -20,7 +20,7 @@ const (
 // same nodes give the same bytes.
 func (m *Image) Write(w io.Writer) error {
 	out := &counter{w: bufio.NewWriterSize(w, 1<<16)}
-	names := m.Names()
+	names := m.order()
 	subfolders := make(map[string]int)
 	for _, n := range m.nodes {
 		n.links, n.inode = nil, 0
@@ -67,6 +67,73 @@ func (m *Image) Write(w io.Writer) error {
 		out.err = out.w.Flush()
 	}
 	return out.err
+}
+
+// An image that has these two says of itself whether it is there whole: the kernel
+// unpacks until its memory is full or the image is damaged, and starts /init all
+// the same. WholeMark is a symbolic link to EndMark, and nothing stands behind that.
+const (
+	WholeMark = "/.pazinit-whole"
+	EndMark   = "/.pazinit-end"
+)
+
+// AddMarks adds the two marks.
+func (m *Image) AddMarks() error {
+	for name, n := range map[string]*Node{WholeMark: Symlink(EndMark[1:]), EndMark: Data(0o444, nil)} {
+		n.From = "every image"
+		if err := m.Add(name, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// order are the names as they are written: /init and WholeMark, which can tell of
+// what is missing, then what has no place of its own, sorted, and EndMark.
+func (m *Image) order() []string {
+	names := m.Names()
+	out := make([]string, 0, len(names))
+	done := make(map[string]bool)
+	var put func(name string)
+	put = func(name string) {
+		if m.nodes[name] != nil && !done[name] {
+			put(parent(name))
+			done[name] = true
+			out = append(out, name)
+		}
+	}
+	if at, err := m.Resolve("/init", true); err == nil && m.nodes[at] != nil {
+		for _, name := range names {
+			if m.nodes[name] == m.nodes[at] {
+				put(name)
+			}
+		}
+	}
+	put("/init")
+	put(WholeMark)
+	for _, name := range names {
+		if name != EndMark {
+			put(name)
+		}
+	}
+	put(EndMark)
+	return out
+}
+
+// Memory is how many bytes of a machine's memory the files take when the kernel has
+// unpacked them, in pages of 4096 bytes, and how many all of it takes with the
+// kernel's own notes of each name.
+func (m *Image) Memory() (files, all int64) {
+	const page, note = 4096, 1024
+	seen := make(map[*Node]bool)
+	for _, n := range m.nodes {
+		all += note
+		if !seen[n] && n.Type() == TypeFile {
+			files += (n.Size + page - 1) / page * page
+		}
+		seen[n] = true
+	}
+	return files, files + all
 }
 
 func parent(name string) string {

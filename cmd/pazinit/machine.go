@@ -55,6 +55,7 @@ var bootSteps = []step{
 	{"read the kernel's command line", (*host).readLine, false},
 	{"clean the environment", (*host).cleanEnvironment, false},
 	{"set kernel.panic", (*host).setPanic, false},
+	{"look at the image", (*host).imageWhole, true},
 	{"load the image's modules", (*host).loadList, false},
 	{"move to the root", (*host).switchRoot, true},
 	{"open a shell", (*host).openShell, false},
@@ -253,10 +254,10 @@ func (h *host) switchRoot() error {
 	}
 	time.Sleep(min(h.line.RootDelay, time.Hour))
 	h.say("moving to the root %s", h.line.RootDevice)
-	return machine.SwitchRoot(machine.Root{
+	return withDriverless("/", machine.SwitchRoot(machine.Root{
 		Spec: h.line.RootDevice, Type: h.line.RootType, Flags: h.line.RootFlags, RW: h.line.RootRW,
 		Wait: wait, Init: h.line.Init, Say: h.sayLine, Exec: reaper.Exec,
-	})
+	}))
 }
 
 // readConfig reads what is needed to reach the rest of the configuration.
@@ -324,7 +325,7 @@ func (h *host) mountAll() error {
 	if len(modules) > 0 {
 		_ = machine.LoadModules(modules) // most are no modules; what is missing the mount says
 	}
-	return errors.Join(machine.MountAll(list, h.sayLine)...)
+	return withDriverless("/", errors.Join(machine.MountAll(list, h.sayLine)...))
 }
 
 // swapWait is how long a device to swap to is waited for.

@@ -64,7 +64,7 @@ func TestBootOrder(t *testing.T) {
 	}
 	for _, tt := range [][]string{
 		{"mount /proc, /sys, /dev and the like", "open the console", "read the kernel's command line", "move to the root", "open a shell", "read the configuration"},
-		{"load the image's modules", "move to the root"},
+		{"open the console", "look at the image", "load the image's modules", "move to the root"},
 		{"read the configuration", "load modules", "start the watchdog", "mount what mounts and fstab list"},
 		{"read the configuration", "make the root writable", "mount what mounts and fstab list", "swap"},
 		{"mount what mounts and fstab list", "feed the entropy seed"},
@@ -81,7 +81,7 @@ func TestBootOrder(t *testing.T) {
 		}
 	}
 	for _, s := range bootSteps {
-		if s.fatal != slices.Contains([]string{"move to the root", "read the configuration", "mount what mounts and fstab list"}, s.name) {
+		if s.fatal != slices.Contains([]string{"look at the image", "move to the root", "read the configuration", "mount what mounts and fstab list"}, s.name) {
 			t.Errorf("%s: fatal %t", s.name, s.fatal)
 		}
 	}

@@ -4,7 +4,6 @@
 package appimage
 
 import (
-	"compress/gzip"
 	"errors"
 	"flag"
 	"fmt"
@@ -15,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -69,6 +69,7 @@ type order struct {
 	entries, microcode       string
 	moduleDir                string
 	modules, files, missing  []string
+	noProcfile               bool // it only leads to the root= of the kernel's command line
 	folders                  []laidFolder
 }
 
@@ -97,6 +98,7 @@ func (m *Maker) Flags() *flag.FlagSet {
 		}
 	}
 	fs.StringVar(&o.compress, "compress", cmpOr(m.Compression, "gzip"), "")
+	fs.BoolVar(&o.noProcfile, "no-procfile", false, "")
 	for name, to := range map[string]*[]string{"file": &o.files, "module": &o.modules, "allow-missing": &o.missing} {
 		fs.Func(name, "", func(s string) error { *to = append(*to, s); return nil })
 	}
@@ -128,6 +130,8 @@ func (m *Maker) Parse(fs *flag.FlagSet, args []string) error {
 		return usage("--list and --verify read an image, and go with nothing else")
 	case reads > 0:
 		return nil
+	case o.noProcfile && o.config+o.procfile != "":
+		return usage("--no-procfile is for an image without -c and -f")
 	case o.output == "":
 		return usage("no -o FILE: where to write the image")
 	case !slices.Contains(kinds, o.compress):
@@ -199,19 +203,18 @@ func (m *Maker) write() (err error) {
 	switch m.order.compress {
 	case "none":
 	case "gzip":
-		// Name and time are left out of the header; Go has one thread compress.
-		z, err = gzip.NewWriterLevel(f, gzip.BestCompression)
+		z = newGzip(f)
 	default:
 		z, err = m.Compress[m.order.compress](f)
 	}
 	if err != nil {
 		return err
 	}
-	size := &counted{w: z}
-	if err := m.image.Write(size); err != nil {
-		return err
-	}
-	if err := z.Close(); err != nil {
+	show := m.progress(z)
+	err = m.image.Write(show)
+	err = errors.Join(err, z.Close())
+	show.clear()
+	if err != nil {
 		return err
 	}
 	mask := unix.Umask(0o077)
@@ -232,8 +235,18 @@ func (m *Maker) write() (err error) {
 	if err := os.Rename(f.Name(), output); err != nil {
 		return err
 	}
-	m.say("%s: %d names, %s, %s of memory when unpacked", output, len(m.image.Names()), mebibytes(st.Size()), mebibytes(size.n))
+	files, all := m.image.Memory()
+	m.say("%s: %d names, %s, %s of memory when unpacked: for a machine of %d MiB and more", output, len(m.image.Names()), mebibytes(st.Size()), mebibytes(all), least(files, all, st.Size()))
 	return nil
+}
+
+// least is about how many MiB of memory a machine must have to unpack an image.
+// Its first file system is a tmpfs, which files may fill to one half of the memory
+// (init/do_mounts.c, mm/shmem.c), and the image lies beside them meanwhile.
+func least(files, all, image int64) int64 {
+	const kernel = 80 << 20 // Debian's 6.1, and pazinit
+	const step = 16 << 20
+	return (max(2*files, all+image) + kernel + step - 1) / step * (step >> 20)
 }
 
 // open is a writer that is closed by somebody else.
@@ -243,16 +256,51 @@ func (open) Close() error { return nil }
 
 func mebibytes(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
 
-// counted counts what is written.
-type counted struct {
-	w io.Writer
-	n int64
+// A progress passes on what is written, and shows on a terminal how far it is when
+// that takes long.
+type progress struct {
+	w     io.Writer
+	to    io.Writer // nil: to nobody
+	what  string
+	n, of int64
+	next  time.Time
+	shown bool
 }
 
-func (c *counted) Write(p []byte) (int, error) {
-	n, err := c.w.Write(p)
-	c.n += int64(n)
+// progressAfter is when it is shown first, and progressEach how often then.
+const (
+	progressAfter = 2 * time.Second
+	progressEach  = 250 * time.Millisecond
+)
+
+func (m *Maker) progress(w io.Writer) *progress {
+	p := &progress{w: w, what: Printable(m.order.output), next: time.Now().Add(progressAfter)}
+	for _, name := range m.image.Names() {
+		p.of += m.image.Get(name).Size
+	}
+	if f, ok := m.Stderr.(*os.File); ok {
+		if _, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS); err == nil {
+			p.to = f
+		}
+	}
+	return p
+}
+
+func (p *progress) Write(b []byte) (int, error) {
+	n, err := p.w.Write(b)
+	p.n += int64(n)
+	if now := time.Now(); p.to != nil && p.of > 0 && now.After(p.next) {
+		p.next, p.shown = now.Add(progressEach), true
+		fmt.Fprintf(p.to, "\r\x1b[Kwriting %s: %d %%", p.what, min(100*p.n/p.of, 100))
+	}
 	return n, err
+}
+
+// clear takes it from the terminal.
+func (p *progress) clear() {
+	if p.shown {
+		fmt.Fprint(p.to, "\r\x1b[K")
+	}
 }
 
 // read reads an image; without names alone its contents, too.

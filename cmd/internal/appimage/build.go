@@ -228,12 +228,16 @@ func (m *Maker) find() (config, proc string) {
 
 // workers adds the configuration and what its workers name.
 func (m *Maker) workers() (err error) {
+	if m.order.noProcfile {
+		m.say("no Procfile: the machine needs root= on the kernel's command line, and what is there")
+		return nil
+	}
 	config, proc := m.find()
 	switch given := config + proc; {
 	case given == "" && m.Otherwise != nil:
 		return m.Otherwise(m)
 	case given == "" && len(m.order.folders) == 0 && m.order.entries == "":
-		return errors.New("there is no Procfile here, none in a FOLDER at /etc/pazinit, and none is given: -f PROCFILE or -c CONFIG")
+		return errors.New("there is no Procfile here, none in a FOLDER at /etc/pazinit, and none is given: -f PROCFILE or -c CONFIG; --no-procfile is for an image that only leads to a root=")
 	case given == "":
 		m.say("no Procfile: the image has only what the folders have")
 		return nil
@@ -734,6 +738,9 @@ func (m *Maker) rest() error {
 		m.say("/init: that of %s", n.From)
 	}
 	if err := m.image.AddInit(self); err != nil {
+		return err
+	}
+	if err := m.image.AddMarks(); err != nil {
 		return err
 	}
 	for name, text := range map[string]string{

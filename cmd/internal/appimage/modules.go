@@ -140,7 +140,7 @@ func (m *Maker) configured(d *initramfs.Modules, named []string) (names []string
 			needs = append(needs, need{"mounts of " + mount.Type, []string{name}, besideModules[kind]})
 		}
 	}
-	if power != "ignore" {
+	if power != "ignore" && !m.order.noProcfile { // else the root has its own
 		needs = append(needs, need{"machine.power_button", []string{"evdev", "button"}, nil})
 	}
 	for _, n := range needs {
