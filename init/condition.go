@@ -2,6 +2,7 @@ package pazinit
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/pazinit/pazinit/init/internal/lifecycle"
@@ -18,8 +19,8 @@ func (s *Supervisor) ready(ins []*instance) []*instance {
 		}
 		in.command++ // what was said before is void
 		in.waits = waits
-		in.reason = "waits for " + waits
-		s.logf("%s waits for %s", in.name, waits)
+		in.reason = s.waitReason(in)
+		s.logf("%s %s", in.name, in.reason)
 		return true
 	})
 }
@@ -39,6 +40,49 @@ func (s *Supervisor) missing(in *instance) []string {
 		}
 	}
 	return out
+}
+
+// waitReason is for what in waits, with what is known of why.
+func (s *Supervisor) waitReason(in *instance) string {
+	names := s.missing(in)
+	for i, name := range names {
+		if why := s.whys[name]; why != "" {
+			names[i] += " (" + why + ")"
+		}
+	}
+	return "waits for " + strings.Join(names, ", ")
+}
+
+// WaitsFor tells why a condition does not hold yet, "" when that is not known: for
+// the status of those that wait for it, and the log. It returns when the loop of
+// Run has it.
+func (s *Supervisor) WaitsFor(condition, why string) {
+	s.post(func() {
+		if s.whys[condition] == why {
+			return
+		}
+		if s.whys == nil {
+			s.whys = map[string]string{}
+		}
+		s.whys[condition] = why
+		var names []string
+		for in := range s.visible() {
+			if in.waits != "" && slices.Contains(s.missing(in), condition) {
+				in.reason = s.waitReason(in)
+				names = append(names, in.name)
+			}
+		}
+		if len(names) > 0 && why != "" {
+			verb := "waits"
+			if more := len(names) - 3; more > 0 {
+				names = append(names[:3], strconv.Itoa(more)+" more")
+			}
+			if len(names) > 1 {
+				verb = "wait"
+			}
+			s.logf("%s %s for %s: %s", strings.Join(names, ", "), verb, condition, why)
+		}
+	})
 }
 
 // awaitConditions has the loop told of each that comes to hold.

@@ -22,12 +22,26 @@ func TestWaitFor(t *testing.T) {
 		network = make(chan struct{})
 		h.s.opt.Conditions = map[string]<-chan struct{}{"network": network}
 	}
-	code := simulate(t, Options{Config: cfg}, prepare, func(s *Supervisor, h *host) {
+	var d diary
+	code := simulate(t, Options{Config: cfg, LogWriter: &d}, prepare, func(s *Supervisor, h *host) {
 		if got, want := h.take(), "start a:log.1, start a:other.1"; got != want {
 			t.Errorf("at first %s, want %s", got, want)
 		}
 		list, _ := s.Status()
 		if list[0].State != "STOPPED" || list[0].Reason != "waits for network" {
+			t.Errorf("status of one that waits: %+v", list[0])
+		}
+		s.WaitsFor("network", "eth0: no carrier")
+		list, _ = s.Status()
+		if list[0].Reason != "waits for network (eth0: no carrier)" || list[3].Reason == list[0].Reason {
+			t.Errorf("status of one that waits, and of another: %+v, %+v", list[0], list[3])
+		}
+		s.WaitsFor("network", "eth0: no carrier")
+		if got := strings.Count(d.text(), "a:web.1, a:db.1, a:late.1 wait for network: eth0: no carrier"); got != 1 {
+			t.Errorf("said %d times:\n%s", got, d.text())
+		}
+		s.WaitsFor("network", "")
+		if list, _ = s.Status(); list[0].Reason != "waits for network" {
 			t.Errorf("status of one that waits: %+v", list[0])
 		}
 		// What an operator says is done, and is the last word.

@@ -131,7 +131,8 @@ type Supervisor struct {
 	clients   clients
 	senders   senders
 	panics    panics
-	syslog    syslog // setSyslog's
+	syslog    syslog            // setSyslog's
+	whys      map[string]string // of conditions, the loop's
 
 	calls chan func() // carried out by the loop
 	done  chan struct{}

@@ -1,14 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -123,7 +124,10 @@ func writeNetwork(dir string, c *network.Config) (string, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", fmt.Errorf("make %s for the network's configuration: %w", dir, bare(err))
 	}
-	file := filepath.Join(dir, fmt.Sprintf("network-%08x.conf", crc32.ChecksumIEEE(b)))
+	file, err := configFile(dir, b)
+	if err != nil {
+		return "", err
+	}
 	temporary := file + ".new"
 	if err := os.WriteFile(temporary, b, 0o600); err != nil {
 		return "", fmt.Errorf("write %s: %w", temporary, bare(err))
@@ -132,6 +136,29 @@ func writeNetwork(dir string, c *network.Config) (string, error) {
 		return "", fmt.Errorf("rename %s to %s: %w", temporary, file, bare(err))
 	}
 	return file, nil
+}
+
+// configFile is where content goes in dir: the file that has it, or a new one.
+func configFile(dir string, content []byte) (string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return "", fmt.Errorf("look for the network's configuration in %s: %w", dir, bare(err))
+	}
+	last := 0
+	for _, e := range entries {
+		text, ok := strings.CutPrefix(e.Name(), network.ConfigPrefix)
+		text, ok2 := strings.CutSuffix(text, network.ConfigSuffix)
+		n, err := strconv.Atoi(text)
+		if !ok || !ok2 || err != nil || !e.Type().IsRegular() {
+			continue
+		}
+		path := filepath.Join(dir, e.Name())
+		if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, content) {
+			return path, nil
+		}
+		last = max(last, n)
+	}
+	return filepath.Join(dir, network.ConfigPrefix+strconv.Itoa(last+1)+network.ConfigSuffix), nil
 }
 
 // bare takes verb and path off an error of package os.
@@ -168,9 +195,10 @@ func (h *host) mountOverNet(s *pazinit.Supervisor) {
 	}
 }
 
-// watch waits for the file that says that the network is there. Where it cannot,
-// nobody waits for it. caught is told of a panic, and then nobody waits either.
-func (u *netUp) watch(dir string, caught func(any)) error {
+// watch waits for the file that says that the network is there; why is told each
+// time of the one that says for what it waits. Where it cannot, nobody waits for
+// it. caught is told of a panic, and then nobody waits either.
+func (u *netUp) watch(dir string, why func(string), caught func(any)) error {
 	select {
 	case <-u.c:
 		return nil
@@ -197,9 +225,14 @@ func (u *netUp) watch(dir string, caught func(any)) error {
 		defer u.holds()
 		defer events.Close()
 		buf := make([]byte, 4096)
+		said := ""
 		for {
 			if _, err := os.Lstat(up); err == nil {
 				return
+			}
+			if text := waitsText(filepath.Join(dir, network.StateWaits)); text != said {
+				said = text
+				why(text)
 			}
 			if _, err := events.Read(buf); err != nil {
 				return
@@ -207,4 +240,21 @@ func (u *netUp) watch(dir string, caught func(any)) error {
 		}
 	}()
 	return nil
+}
+
+// waitsText reads for what the network waits, "" if that is not known.
+func waitsText(path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	buf := make([]byte, 1<<10)
+	n, _ := f.Read(buf)
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 {
+			return '?'
+		}
+		return r
+	}, string(buf[:n]))
 }

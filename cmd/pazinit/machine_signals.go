@@ -85,7 +85,7 @@ func (h *host) sayLater(msg string) {
 // supervisor.
 func (h *host) supervising(s *pazinit.Supervisor) {
 	h.alive.Store(&s)
-	if err := h.up.watch(h.dir, func(v any) { s.Panicked("the watch of the network", v) }); err != nil {
+	if err := h.up.watch(h.dir, func(why string) { s.WaitsFor("network", why) }, func(v any) { s.Panicked("the watch of the network", v) }); err != nil {
 		s.Log(err.Error())
 	}
 	go h.mountOverNet(s)

@@ -283,8 +283,19 @@ func TestHostLoad(t *testing.T) {
 func TestNetUp(t *testing.T) {
 	dir := t.TempDir()
 	up := newNetUp()
-	if err := up.watch(dir, nil); err != nil {
+	whys := make(chan string, 10)
+	if err := up.watch(dir, func(why string) { whys <- why }, nil); err != nil {
 		t.Fatal(err)
+	}
+	waits := filepath.Join(dir, network.StateWaits)
+	if err := os.WriteFile(waits+".new", []byte("eth0: no\x1bcarrier"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(waits+".new", waits); err != nil {
+		t.Fatal(err)
+	}
+	if why := <-whys; why != "eth0: no?carrier" {
+		t.Errorf("it waits for %q", why)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "other"), nil, 0o644); err != nil {
 		t.Fatal(err)
@@ -300,13 +311,13 @@ func TestNetUp(t *testing.T) {
 	<-up.c
 
 	again := newNetUp()
-	if err := again.watch(dir, nil); err != nil { // it is there already
+	if err := again.watch(dir, nil, nil); err != nil { // it is there already
 		t.Fatal(err)
 	}
 	<-again.c
 
 	none := newNetUp()
-	if err := none.watch(filepath.Join(dir, "none"), nil); err == nil {
+	if err := none.watch(filepath.Join(dir, "none"), nil, nil); err == nil {
 		t.Error("no error for a folder that is not there")
 	}
 	<-none.c // nobody waits for what nobody can tell

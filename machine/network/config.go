@@ -20,7 +20,6 @@ type Config struct {
 	DNS        []netip.Addr `json:"dns,omitempty"`      // before those that a DHCP server names
 	Search     []string     `json:"search,omitempty"`   // likewise
 	Hostname   string       `json:"hostname,omitempty"` // told to the DHCP server; "": nothing
-	Release    bool         `json:"release,omitempty"`  // give leases back at the end, with their addresses
 }
 
 // An Interface is a device and what it is to have. What a field's zero value says

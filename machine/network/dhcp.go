@@ -71,7 +71,6 @@ const (
 	longestWait   = 64 * time.Second
 	requestTries  = 4
 	rebootTries   = 3
-	silentTries   = 4 // after that many that nobody answers is said
 	probeTries    = 2
 	probeWait     = 100 * time.Millisecond
 	afterNAK      = time.Second // doubles: a server that offers and refuses is no reason to hurry
@@ -225,11 +224,7 @@ func (c *client) again(now time.Duration) []action {
 		return []action{{kind: send, packet: c.packet(now, dhcpv4.MessageTypeRequest)}}
 	case selecting:
 		c.deadline = now + c.wait(tries)
-		acts := []action{{kind: send, packet: c.packet(now, dhcpv4.MessageTypeDiscover)}}
-		if tries == silentTries {
-			acts = append(acts, action{kind: say, say: "no DHCP server answers yet"})
-		}
-		return acts
+		return []action{{kind: send, packet: c.packet(now, dhcpv4.MessageTypeDiscover)}}
 	case idle, waiting, requesting, bound, rebooting, numPhases:
 	}
 	c.deadline = now + c.wait(tries)
@@ -349,10 +344,7 @@ func (c *client) take(now time.Duration, l Lease) []action {
 
 // lose has no lease any more. What is said is said when it is so.
 func (c *client) lose(format string, args ...any) []action {
-	acts := []action{{kind: unbind, lease: c.lease}}
-	if format != "" {
-		acts = append(acts, action{kind: say, say: fmt.Sprintf(format, args...)})
-	}
+	acts := []action{{kind: unbind, lease: c.lease}, {kind: say, say: fmt.Sprintf(format, args...)}}
 	c.lease = nil
 	return acts
 }
@@ -365,16 +357,6 @@ func (c *client) conflicting(now time.Duration) []action {
 	acts := []action{{kind: say, say: fmt.Sprintf("somebody else has %s, which DHCP server %s gives; decline it", c.offer.Address.Addr(), c.offer.Server)}, {kind: send, packet: p}}
 	c.begin(now, afterConflict)
 	return acts
-}
-
-// release gives the lease back; nil if there is none.
-func (c *client) release(now time.Duration) []action {
-	if c.lease == nil || c.lease.expired(now) {
-		return nil
-	}
-	c.xid = c.random()
-	acts := []action{{kind: send, packet: c.packet(now, dhcpv4.MessageTypeRelease), to: c.lease.Server}}
-	return append(acts, c.lose("")...)
 }
 
 // packet makes a message as the phase needs it (RFC 2131, table 5).
@@ -392,10 +374,6 @@ func (c *client) packet(now time.Duration, kind dhcpv4.MessageType) *dhcpv4.DHCP
 	case kind == dhcpv4.MessageTypeDecline:
 		ask(c.offer.Address.Addr())
 		p.UpdateOption(dhcpv4.OptServerIdentifier(c.offer.Server.AsSlice()))
-		return p
-	case kind == dhcpv4.MessageTypeRelease:
-		p.ClientIPAddr = c.lease.Address.Addr().AsSlice()
-		p.UpdateOption(dhcpv4.OptServerIdentifier(c.lease.Server.AsSlice()))
 		return p
 	case c.phase == requesting:
 		ask(c.offer.Address.Addr())

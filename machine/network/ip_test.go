@@ -122,7 +122,7 @@ func TestConfigGoesThroughJSON(t *testing.T) {
 			Routes: []Route{{To: netip.MustParsePrefix("10.0.0.0/8")}, {To: netip.MustParsePrefix("10.0.0.0/8"), Via: netip.MustParseAddr("192.0.2.2"), Metric: 7}},
 			MTU:    1400, IPv6RA: &yes, Optional: true,
 		}, {Name: "v", VLAN: 7, Parent: "eth0"}, {Name: "br", Bridge: []string{"eth1"}, IsBridge: true}},
-		DNS: []netip.Addr{netip.MustParseAddr("2001:db8::53")}, Search: []string{"example.org"}, Hostname: "h", Release: true,
+		DNS: []netip.Addr{netip.MustParseAddr("2001:db8::53")}, Search: []string{"example.org"}, Hostname: "h",
 	}
 	if err := want.Check(); err != nil {
 		t.Fatal(err)

@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -25,6 +27,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	defer stop()
 	c, err := readConfig(args[0])
 	if err == nil {
+		dropOlder(args[0])
 		err = Run(ctx, c, Options{Say: func(line string) { fmt.Fprintln(stdout, "network: "+oneLine(line)) }})
 	}
 	if err != nil {
@@ -34,7 +37,43 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-func oneLine(s string) string { return strings.ReplaceAll(s, "\n", "; ") }
+// oneLine keeps what is said on its line, and names that others gave from steering
+// a terminal.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 {
+			return '?'
+		}
+		return r
+	}, strings.ReplaceAll(s, "\n", "; "))
+}
+
+// dropOlder removes the configurations beside file that are older than it: nobody
+// starts with them any more, while a newer one may be that of a reload which is
+// under way.
+func dropOlder(file string) {
+	own, err := os.Stat(file)
+	name := filepath.Base(file)
+	if err != nil || !isConfig(name) {
+		return
+	}
+	entries, err := os.ReadDir(filepath.Dir(file))
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if e.Name() == name || !isConfig(e.Name()) {
+			continue
+		}
+		if info, err := e.Info(); err == nil && info.ModTime().Before(own.ModTime()) {
+			_ = os.Remove(filepath.Join(filepath.Dir(file), e.Name()))
+		}
+	}
+}
+
+func isConfig(name string) bool {
+	return strings.HasPrefix(name, ConfigPrefix) && strings.HasSuffix(name, ConfigSuffix)
+}
 
 func readConfig(path string) (c Config, err error) {
 	b, err := readAtMost(path, maxState)

@@ -7,6 +7,12 @@ package network
 const (
 	StateFile = "network.json" // a [State], replaced whole
 	StateUp   = "network.up"   // there while all that was asked for is configured
+
+	StateWaits = "network.waits" // a line that says what is missing, not there when nothing is; replaced whole
+
+	// Configs are the names of the configurations that PID 1 writes there, a new one
+	// for each other content.
+	ConfigPrefix, ConfigSuffix = "network-", ".conf"
 )
 
 // Options say where things are. The zero value is what a machine has.

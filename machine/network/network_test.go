@@ -330,22 +330,6 @@ func TestTwoServers(t *testing.T) {
 	}
 }
 
-func TestRelease(t *testing.T) {
-	p := wire(t, "rl0")
-	s := p.serve("192.0.2.1/24", "192.0.2.50", time.Hour)
-	c := dhcp("rl0")
-	c.Release = true
-	r := start(t, c, "")
-	r.hears("network is up")
-	r.stop()
-	if m := s.sees(dhcpv4.MessageTypeRelease, nil); !m.ClientIPAddr.Equal([]byte{192, 0, 2, 50}) {
-		t.Errorf("releases %s", m.ClientIPAddr)
-	}
-	if got := have(t, "rl0"); got != "" || r.isUp() {
-		t.Errorf("address %q, up %v", got, r.isUp())
-	}
-}
-
 func TestClasslessRoutes(t *testing.T) {
 	p := wire(t, "cl0")
 	p.serve("192.0.2.1/24", "192.0.2.50", time.Hour, dhcpv4.WithRouter([]byte{192, 0, 2, 9}),
@@ -400,6 +384,106 @@ func TestLateDeviceAndCarrier(t *testing.T) {
 	q.serve("198.51.100.1/24", "198.51.100.50", time.Hour)
 	r.hears("has 198.51.100.50/24")
 	r.hears("network is up")
+}
+
+// TestWaits: whoever waits for the network learns soon what is missing.
+func TestWaits(t *testing.T) {
+	needNetwork(t)
+	c := dhcp("wa0")
+	c.Interfaces = append(c.Interfaces, Interface{Name: "wa1.7", VLAN: 7, Parent: "wa1", Optional: true}, Interface{Name: Any, DHCP: true, Optional: true})
+	began := time.Now()
+	r := start(t, c, "")
+	r.hears("wa0: waits: it is not there")
+	if since := time.Since(began); since < patienceWithDevices || since > 3*patienceWithDevices {
+		t.Errorf("said after %v", since)
+	}
+	r.hears("wa1.7: waits: its parent wa1 is not there")
+	r.hears("*: waits: there is no Ethernet device")
+	p := wire(t, "wa0")
+	p.carrier(false)
+	r.hears("wa0: waits: no carrier")
+	wants := func(want string) {
+		t.Helper()
+		var got string
+		for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
+			b, err := os.ReadFile(filepath.Join(r.dir, StateWaits))
+			if err != nil && !errors.Is(err, os.ErrNotExist) {
+				t.Fatal(err)
+			}
+			if got = string(b); got == want {
+				return
+			}
+		}
+		t.Errorf("it waits for %q, want %q", got, want)
+	}
+	wants("wa0: no carrier")
+	p.carrier(true)
+	r.hears("wa0: waits: no DHCP server answers")
+	if s := r.state(); s.Interfaces[0].Waits != "no DHCP server answers" {
+		t.Errorf("state %+v", s)
+	}
+	p.serve("192.0.2.1/24", "192.0.2.50", time.Hour)
+	r.hears("network is up")
+	wants("")
+	if s := r.state(); s.Interfaces[0].Waits != "" {
+		t.Errorf("state %+v", s)
+	}
+}
+
+// TestDeaf: a socket that only fails ends its reader, with the reason.
+func TestDeaf(t *testing.T) {
+	f := faultyReader{err: unix.EIO}
+	if err := readPackets(&f, nil); !errors.Is(err, unix.EIO) || f.reads != maxFaults {
+		t.Errorf("readPackets = %v after %d reads", err, f.reads)
+	}
+	if err := readPackets(&faultyReader{err: os.ErrClosed}, nil); err != nil {
+		t.Errorf("of a closed file: %v", err)
+	}
+}
+
+type faultyReader struct {
+	err   error
+	reads int
+}
+
+func (f *faultyReader) Read([]byte) (int, error) {
+	f.reads++
+	return 0, f.err
+}
+
+// TestDropOlder: configurations of before go, and what is newer, or no
+// configuration, stays.
+func TestDropOlder(t *testing.T) {
+	dir := t.TempDir()
+	at := time.Now().Add(-time.Hour)
+	for i, name := range []string{"network-1.conf", "network-2.conf", "network.json", "network-3.conf", "network-4.conf"} {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(path, at, at.Add(time.Duration(i)*time.Second)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dropOlder(filepath.Join(dir, "network.json")) // no configuration's name
+	dropOlder(filepath.Join(dir, "network-3.conf"))
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	for _, e := range entries {
+		left = append(left, e.Name())
+	}
+	if got := strings.Join(left, " "); got != "network-3.conf network-4.conf network.json" {
+		t.Errorf("left: %s", got)
+	}
+}
+
+func TestOneLine(t *testing.T) {
+	if got := oneLine("eth\x1b[2J\x9b: a\nb é"); got != "eth?[2J\ufffd: a; b é" {
+		t.Errorf("oneLine = %q", got)
+	}
 }
 
 func TestAny(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"slices"
@@ -150,24 +151,30 @@ func sendUnicast(f *os.File, to netip.Addr, b []byte) error {
 	return err
 }
 
-// readPackets hands packets over until f is closed. A device that goes down says
-// so once by an error and goes on.
-func readPackets(f *os.File, take func([]byte) bool) {
+// maxFaults is how many reads may fail in a row: a device that goes down says so
+// once by an error and goes on.
+const maxFaults = 100
+
+// readPackets hands packets over until f is closed, or take has enough; that is
+// nil. Else its error is that of reads that fail again and again.
+func readPackets(f io.Reader, take func([]byte) bool) (err error) {
 	buf := make([]byte, maxPacket+1)
-	for bad := 0; bad < 100; {
-		n, err := f.Read(buf)
+	for bad := 0; bad < maxFaults; {
+		var n int
+		n, err = f.Read(buf)
 		switch {
 		case errors.Is(err, os.ErrClosed):
-			return
+			return nil
 		case err != nil:
 			bad++
 		default:
 			bad = 0
 			if !take(slices.Clone(buf[:n])) {
-				return
+				return nil
 			}
 		}
 	}
+	return err
 }
 
 const arpLength = 28

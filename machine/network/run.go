@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -37,6 +38,7 @@ type InterfaceState struct {
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
 	Lease     *Lease         `json:"lease,omitempty"`
 	Problem   string         `json:"problem,omitempty"`
+	Waits     string         `json:"waits,omitempty"` // for what, while it is not ready
 }
 
 // maxState bounds the state file when it is read.
@@ -53,6 +55,10 @@ type iface struct {
 	tries   int           // since there is one
 	retry   time.Duration // when to try again
 	ready   bool
+	waits   string        // why it is not
+	since   time.Duration // it is not, and since something was told for that reason; 0: it is
+	told    string        // of waits
+	seen    string        // waits of the last look
 	worker  *worker
 	phase   phase
 	lease   *Lease
@@ -65,11 +71,13 @@ type runner struct {
 	ifaces  []*iface
 	anys    Interface // of Any, if hasAny
 	hasAny  bool
+	none    iface                     // what is said of Any while it stands for nothing
 	kept    map[string]InterfaceState // of an earlier process, by name
 	reports chan report
 	state   []byte // that was written
 	resolv  string // that was written
 	written string // where to
+	waits   string // that was written
 	up      bool
 }
 
@@ -87,8 +95,7 @@ func (o *Options) defaults() {
 
 // Run makes the network of c and keeps it until ctx ends: leases are renewed,
 // devices that come late get what is theirs. It leaves the network as it is when
-// it returns, so that another Run can go on with it; with c.Release leases are
-// given back first. An error says that it could not begin, or that the kernel
+// it returns, so that another Run can go on with it. An error says that it could not begin, or that the kernel
 // tells no more; what does not work with one interface only is said and tried
 // again.
 //
@@ -110,12 +117,14 @@ func Run(ctx context.Context, c Config, o Options) error {
 	for _, in := range c.Interfaces {
 		if in.Name == Any {
 			r.anys, r.hasAny = in, true
+			r.none.cfg = in
 			continue
 		}
 		r.ifaces = append(r.ifaces, &iface{cfg: in})
 	}
 	_, err = os.Lstat(filepath.Join(o.StateDir, StateUp))
 	r.up = err == nil
+	_ = os.Remove(filepath.Join(o.StateDir, StateWaits)) // of an earlier process
 	if err := loopback(); err != nil {
 		o.Say(err.Error())
 	}
@@ -142,10 +151,15 @@ func (r *runner) loop(ctx context.Context, w *watcher) error {
 			r.o.Say(err.Error())
 			wait = time.Second
 		}
+		r.publish()
+		more := r.tellWaits(boottime())
+		r.publishWaits()
+		if more > 0 && (wait == 0 || more < wait) {
+			wait = more
+		}
 		if wait > 0 {
 			retry.Reset(wait)
 		}
-		r.publish()
 	}
 }
 
@@ -171,9 +185,6 @@ func (r *runner) stop() {
 	for _, f := range r.ifaces {
 		r.stopWorker(f)
 	}
-	if r.c.Release {
-		r.publish()
-	}
 }
 
 // stopWorker ends a worker, whose last reports nobody needs.
@@ -193,9 +204,6 @@ func (r *runner) stopWorker(f *iface) {
 		}
 	}
 	f.worker, f.phase = nil, idle
-	if r.c.Release {
-		f.lease, f.ready = nil, false
-	}
 }
 
 func loopback() error {
@@ -445,7 +453,7 @@ func (r *runner) serve(ctx context.Context, f *iface) {
 		}
 		f.worker = &worker{
 			link: f.link, ownMTU: f.cfg.MTU != 0, leastMTU: f.cfg.leastMTU(), metric: uint32(200 + f.link.index),
-			release: r.c.Release, reports: r.reports, c: client{hostname: r.c.Hostname},
+			reports: r.reports, c: client{hostname: r.c.Hostname},
 		}
 		if k, ok := r.kept[f.cfg.Name]; ok && k.Lease != nil && k.MAC == macText(f.link.mac) && k.Lease.sane() && !k.Lease.expired(boottime()) {
 			// The device has it still: nothing that is up goes down meanwhile.
@@ -480,6 +488,7 @@ func (r *runner) judge() error {
 	var have []address
 	for _, f := range r.ifaces {
 		f.ready = f.link.index != 0 && f.link.up && f.applied && f.problem == nil && (!f.cfg.DHCP || f.lease != nil)
+		f.waits = f.why()
 		wantsRA := f.cfg.IPv6RA != nil && *f.cfg.IPv6RA
 		if !f.ready || !wantsRA && !slices.ContainsFunc(f.cfg.Addresses, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
 			continue
@@ -499,17 +508,110 @@ func (r *runner) judge() error {
 				switch {
 				case a.failed:
 					f.fail(fmt.Errorf("somebody else has %s", a.prefix))
-					f.ready = false
+					f.ready, f.waits = false, f.problem.Error()
 				case a.tentative:
-					f.ready = false
+					f.ready, f.waits = false, fmt.Sprintf("whether somebody else has %s is not known yet", a.prefix)
 				}
 			} else if a.global && a.passing && !a.tentative && !a.failed {
 				advertised = true
 			}
 		}
-		f.ready = f.ready && (advertised || !wantsRA)
+		if f.ready && wantsRA && !advertised {
+			f.ready, f.waits = false, "no router has given an IPv6 address"
+		}
+	}
+	r.none.waits = ""
+	if r.hasAny && !slices.ContainsFunc(r.ifaces, func(f *iface) bool { return f.any && f.link.index != 0 }) {
+		r.none.waits = "there is no Ethernet device"
 	}
 	return nil
+}
+
+// why is what hinders a device that is not ready, as far as it can be seen here.
+func (f *iface) why() string {
+	switch {
+	case f.ready:
+		return ""
+	case f.problem != nil:
+		return f.problem.Error()
+	case f.link.index == 0 && f.cfg.VLAN != 0:
+		return "its parent " + f.cfg.Parent + " is not there"
+	case f.link.index == 0:
+		return "it is not there"
+	case !f.link.up:
+		return "it is down"
+	case !f.cfg.DHCP:
+		return "it is being set up"
+	}
+	switch f.phase {
+	case idle:
+		return "no carrier"
+	case selecting:
+		return "no DHCP server answers"
+	case waiting, requesting, probing, bound, renewing, rebinding, rebooting, numPhases:
+	}
+	return "no DHCP server has given an address"
+}
+
+// patienceWithDevices is how long nothing is said of a device that is not ready.
+const patienceWithDevices = 3 * time.Second
+
+// tellWaits says of each device that is not ready for what it waits: once, until
+// that has been something else for a while. It returns when to look again, 0 for
+// not at all.
+func (r *runner) tellWaits(now time.Duration) (wait time.Duration) {
+	anyReady := slices.ContainsFunc(r.ifaces, func(f *iface) bool { return f.any && f.ready })
+	for _, f := range append(slices.Clone(r.ifaces), &r.none) {
+		if f.waits == "" || f.any && (anyReady || f.link.index == 0) {
+			f.since, f.told, f.seen = 0, "", ""
+			continue
+		}
+		if f.since == 0 || f.told != "" && f.waits != f.seen {
+			f.since = now
+		}
+		f.seen = f.waits
+		left := f.since + patienceWithDevices - now
+		switch {
+		case f.problem != nil || f.told == f.waits: // said
+		case left > 0:
+			if wait == 0 || left < wait {
+				wait = left
+			}
+		default:
+			f.told = f.waits
+			r.o.Say(f.cfg.Name + ": waits: " + f.waits)
+		}
+	}
+	return wait
+}
+
+// publishWaits writes for what the network waits, on one line, as far as it was
+// said: what passes in a moment nobody has to know.
+func (r *runner) publishWaits() {
+	var parts []string
+	for _, f := range append(slices.Clone(r.ifaces), &r.none) {
+		why := f.told
+		if f.problem != nil {
+			why = f.problem.Error()
+		}
+		if why != "" && !f.cfg.Optional && !r.up {
+			parts = append(parts, f.cfg.Name+": "+why)
+		}
+	}
+	text := oneLine(strings.Join(parts, "; "))
+	if text == r.waits {
+		return
+	}
+	r.waits = text
+	var err error
+	if path := filepath.Join(r.o.StateDir, StateWaits); text == "" {
+		err = os.Remove(path)
+	} else {
+		err = replaceFile(path, []byte(text))
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		r.o.Say(fmt.Sprintf("tell what the network waits for: %v", err))
+	}
 }
 
 // publish writes the files, those that changed.
@@ -528,6 +630,8 @@ func (r *runner) publish() {
 		}
 		if f.problem != nil {
 			is.Problem = f.problem.Error()
+		} else {
+			is.Waits = f.waits
 		}
 		if l := f.lease; l != nil {
 			is.Addresses = append(is.Addresses, l.Address)

@@ -20,7 +20,6 @@ type worker struct {
 	leastMTU int     // that a server may say
 	metric   uint32  // of the routes
 	c        client
-	release  bool
 	reports  chan<- report
 	carrier  chan carrier  // holds one, the newest
 	done     chan struct{} // closed at its end
@@ -108,11 +107,12 @@ func (w *worker) run(ctx context.Context) (err error) {
 		return err
 	}
 	packets, rang := make(chan []byte, 8), make(chan struct{}, 1)
+	deaf := make(chan error, 1)
 	readers := make(chan struct{}, 2)
 	inner, cancel := context.WithCancel(ctx)
 	go func() {
 		defer func() { readers <- struct{}{} }()
-		readPackets(w.pack, func(b []byte) bool {
+		deaf <- readPackets(w.pack, func(b []byte) bool {
 			select {
 			case packets <- b:
 				return true
@@ -154,10 +154,9 @@ func (w *worker) run(ctx context.Context) (err error) {
 		var acts []action
 		select {
 		case <-ctx.Done():
-			if w.release {
-				w.do(ctx, w.c.release(boottime()))
-			}
 			return nil
+		case err := <-deaf:
+			return fmt.Errorf("hear DHCP servers on %s: %w", w.link.name, err)
 		case c := <-w.carrier:
 			now := boottime()
 			if !c.up || c.downs != downs {
@@ -272,13 +271,16 @@ func (w *worker) probe(a netip.Addr) error {
 		seen := make(chan struct{}, 1)
 		w.arpSeen = seen // of this probe only
 		mac := w.link.mac
-		go readPackets(f, func(b []byte) bool {
-			if !arpConflicts(b, mac, a) {
-				return true
-			}
-			seen <- struct{}{}
-			return false
-		})
+		go func() {
+			// One that hears nothing any more finds nobody, as the second probe does.
+			_ = readPackets(f, func(b []byte) bool {
+				if !arpConflicts(b, mac, a) {
+					return true
+				}
+				seen <- struct{}{}
+				return false
+			})
+		}()
 	}
 	if err := broadcast(w.arp, w.link.index, unix.ETH_P_ARP, arpPacket(w.link.mac, netip.IPv4Unspecified(), a)); err != nil {
 		return fmt.Errorf("look who has %s: %w", a, err)
