@@ -36,7 +36,7 @@ func isWhole(root string, memory uint64) error {
 		return nil
 	}
 	return fmt.Errorf("the image is not whole: the kernel stopped before its end and said why (Initramfs unpacking failed); "+
-		"of the machine's memory, %d MiB, the files may fill one half: give it more, as pazinit initramfs said when it made the image, or see whether the image is damaged", memory>>20)
+		"the machine has %d MiB of memory, of which files may fill less than one half: give it as much as pazinit initramfs said when it made the image, or see whether the image is damaged", memory>>20)
 }
 
 // A bus is where devices without drivers are looked for.

@@ -236,17 +236,21 @@ func (m *Maker) write() (err error) {
 		return err
 	}
 	files, all := m.image.Memory()
-	m.say("%s: %d names, %s, %s of memory when unpacked: for a machine of %d MiB and more", output, len(m.image.Names()), mebibytes(st.Size()), mebibytes(all), least(files, all, st.Size()))
+	m.say("%s: %d names, %s, %s of memory when unpacked: for a machine of %d MiB and more", output, len(m.image.Names()), mebibytes(st.Size()), mebibytes(all), least(files, all, st.Size(), m.order.noProcfile))
 	return nil
 }
 
 // least is about how many MiB of memory a machine must have to unpack an image.
-// Its first file system is a tmpfs, which files may fill to one half of the memory
-// (init/do_mounts.c, mm/shmem.c), and the image lies beside them meanwhile.
-func least(files, all, image int64) int64 {
+// Its first file system is a tmpfs, which files may fill to one half of what the
+// kernel and the image leave; with root= it is a ramfs, which has no such bound
+// (init_rootfs of init/do_mounts.c, shmem_default_max_blocks of mm/shmem.c).
+func least(files, all, image int64, root bool) int64 {
 	const kernel = 80 << 20 // Debian's 6.1, and pazinit
 	const step = 16 << 20
-	return (max(2*files, all+image) + kernel + step - 1) / step * (step >> 20)
+	if !root {
+		all = max(2*files, all)
+	}
+	return (all + image + kernel + step - 1) / step * (step >> 20)
 }
 
 // open is a writer that is closed by somebody else.
