@@ -26,7 +26,11 @@ func (s *Supervisor) verbLogs(ctx context.Context, p control.Peer, req *control.
 			if !s.may(req, p, nil) {
 				return denied(req, p)
 			}
-			sources, names = append(sources, s.hub.Self()), append(names, s.hub.Self().Name())
+			src := s.hub.Self()
+			if req.Stream == "kernel" {
+				src = s.hub.Kernel()
+			}
+			sources, names = append(sources, src), append(names, src.Name())
 			return nil
 		}
 		all = s.may(req, p, nil)
@@ -54,7 +58,11 @@ func (s *Supervisor) verbLogs(ctx context.Context, p control.Peer, req *control.
 		}
 		return reply(results), nil
 	}
-	q := output.Query{Lines: req.Lines, Stream: req.Stream}
+	stream := req.Stream
+	if stream == "kernel" {
+		stream = ""
+	}
+	q := output.Query{Lines: req.Lines, Stream: stream}
 	if req.Lines == 0 {
 		q.Lines = defaultLines
 		if req.Since != "" {
@@ -81,12 +89,12 @@ func (s *Supervisor) verbLogs(ctx context.Context, p control.Peer, req *control.
 		last.Results = nil
 	}
 	// Who matches is settled now, by name: those who capture must not ask the loop.
-	self, chosen := s.hub.Self().Name(), names
+	own, chosen := []string{s.hub.Self().Name(), s.hub.Kernel().Name()}, names
 	match := func(name string) bool { return slices.Contains(chosen, name) }
 	if all && len(req.Names) == 0 && !req.Self {
-		match = func(name string) bool { return name != self }
+		match = func(name string) bool { return !slices.Contains(own, name) }
 	}
-	f := s.hub.Follow(match, req.Stream, followLines)
+	f := s.hub.Follow(match, stream, followLines)
 	defer f.Close()
 	// Those that began to print before Follow, but after they were looked for.
 	if err := s.ask(find); err != nil {

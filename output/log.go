@@ -54,11 +54,11 @@ func (l *ownLog) init(h *Hub) {
 // debug; msg is one sentence, and control characters in it are made harmless.
 // It never waits: what does not fit anywhere is counted in [Lost].
 func (h *Hub) Log(level, msg string) {
-	h.say(level, clean(msg), false)
+	h.say(h.self, level, clean(msg), false)
 }
 
-// say is Log of a clean line. quiet keeps it from the console.
-func (h *Hub) say(level string, line []byte, quiet bool) {
+// say is Log of a clean line, which src keeps. quiet keeps it from the console.
+func (h *Hub) say(src *Source, level string, line []byte, quiet bool) {
 	now := time.Now()
 	t := now.UnixNano()
 	kept := line
@@ -66,10 +66,10 @@ func (h *Hub) say(level string, line []byte, quiet bool) {
 		kept = append([]byte(level+": "), line...)
 	}
 	kept = append(kept[:len(kept):len(kept)], '\n')
-	pos := h.self.ring.append(h, 0, kept, t, whole, 0)
+	pos := src.ring.append(h, 0, kept, t, whole, 0)
 	if fs := h.followers.Load(); fs != nil {
 		for _, f := range *fs {
-			f.take(h.self, 0, kept, t, whole, 0, pos)
+			f.take(src, 0, kept, t, whole, 0, pos)
 		}
 	}
 	if level == "" {

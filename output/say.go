@@ -101,9 +101,10 @@ func (s *stream) sayAll() {
 }
 
 // Foreign writes a message of somebody else into pazinit's own log, as [Hub.Log]
-// does its own, from which it takes no room. quiet keeps it from the console,
-// where it has been seen. The results are those of [Source.Say].
-func (h *Hub) Foreign(level, line string, quiet bool) (full <-chan struct{}, lost bool) {
+// does its own, from which it takes no room; in memory those of the kernel, which
+// are many, are kept apart, in [Hub.Kernel]. quiet keeps it from the console, where
+// it has been seen. The results are those of [Source.Say].
+func (h *Hub) Foreign(level, line string, kernel, quiet bool) (full <-chan struct{}, lost bool) {
 	if h.log.file != nil {
 		h.mu.Lock()
 		late := len(h.log.file.pending) > logQueue/2
@@ -128,7 +129,11 @@ func (h *Hub) Foreign(level, line string, quiet bool) (full <-chan struct{}, los
 		}
 		c.mu.Unlock()
 	}
-	h.say(level, []byte(line), quiet)
+	src := h.self
+	if kernel {
+		src = h.kernel
+	}
+	h.say(src, level, []byte(line), quiet)
 	return nil, false
 }
 

@@ -32,6 +32,9 @@ type Line struct {
 // descriptors.
 func (h *Hub) Self() *Source { return h.self }
 
+// Kernel is the Source of the kernel's messages in it, as far as they are in memory.
+func (h *Hub) Kernel() *Source { return h.kernel }
+
 // Tail collects what [Hub.Each] calls f with. For Lines -1 use Each: a file may
 // be longer than the memory.
 func (h *Hub) Tail(sources []*Source, q Query) []Line {
