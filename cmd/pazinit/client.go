@@ -169,11 +169,26 @@ func (k *client) connect(socket, config string) (*control.Client, int) {
 	if k.req.Verb == "version" && code == control.ExitNoServer {
 		return nil, code
 	}
+	if shell := shellHint(os.Getenv(thenVariable)); shell != "" && code == control.ExitNoServer {
+		err, hint = errors.New("nothing is supervised yet"), "; "+shell
+	}
 	k.fail(code, "%v%s", err, hint)
 	if note != nil {
 		k.failLines(code, note.Error())
 	}
 	return nil, code
+}
+
+// shellHint tells who is in a machine's shell, which stands where its supervisor
+// will, or would be, what it leads to; "" in no such shell.
+func shellHint(then string) string {
+	switch then, _, _ = strings.Cut(then, argSeparator); then {
+	case thenBoot:
+		return "exit ends this shell and goes on with the boot; pazinit check and pazinit doctor work here"
+	case thenReboot:
+		return "this shell is that of an emergency, and its end starts the machine again; pazinit check and pazinit doctor work here"
+	}
+	return ""
 }
 
 // clientSocket is the socket that a client talks to: the flag, PAZINIT_SOCKET,

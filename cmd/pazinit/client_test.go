@@ -254,3 +254,21 @@ func TestSize(t *testing.T) {
 		t.Errorf("the binary has %d bytes, want less than 7,000,000", st.Size())
 	}
 }
+
+// TestShellHint: in the shell that stands where the supervisor would there is
+// none, which is said with what leads to one.
+func TestShellHint(t *testing.T) {
+	for then, want := range map[string]string{
+		thenBoot + argSeparator + "run": "nothing is supervised yet; exit ends this shell and goes on with the boot",
+		thenReboot:                      "nothing is supervised yet; this shell is that of an emergency",
+		"":                              "--socket, -c or PAZINIT_SOCKET",
+	} {
+		t.Setenv(thenVariable, then)
+		var out bytes.Buffer
+		c := &command{stdout: &out, stderr: &out}
+		code := c.dispatch([]string{"status", "--socket", filepath.Join(t.TempDir(), "none")})
+		if code != control.ExitNoServer || !strings.Contains(out.String(), want) {
+			t.Errorf("%q: exit status %d, %s", then, code, out.String())
+		}
+	}
+}
