@@ -43,7 +43,7 @@ root-test: programs ## the tests as root, where what root can do must not be ski
 install: build ## below PREFIX, /usr/local by default: the program, man pages, completions
 	install -D -m 755 out/pazinit $(DESTDIR)$(PREFIX)/bin/pazinit
 	install -D -m 755 out/pazimage $(DESTDIR)$(PREFIX)/bin/pazimage
-	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 cmd/pazinit/pazinit.8
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 cmd/pazinit/pazinit.8 cmd/pazimage/pazimage.8
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man5 procfile/pazinit-procfile.5 procfile/pazinit.yaml.5
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	out/pazinit completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/pazinit

@@ -10,36 +10,42 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/pazinit/pazinit/cmd/internal/appimage"
+	"github.com/pazinit/pazinit/control"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
-const help = `pazimage makes the first file system of a machine, as pazinit initramfs does.
+// own are the flags that pazinit initramfs does not have, or has otherwise.
+var own = []control.Flag{
+	{Name: "oci", Value: "FILE", Help: "lay this container image below everything: an archive as skopeo, docker save and podman save write it (OCI layout or docker-archive), or a folder with an OCI layout"},
+	{Name: "ref", Value: "NAME", Help: "this image of an archive with several"},
+	{Name: "platform", Value: "OS/ARCH", Help: "this one of an image for several (default: linux and this machine's)"},
+	{Name: "config", Short: "c", Value: "CONFIG", Help: "this configuration"},
+	{Name: "compress", Value: "zstd|gzip|xz|none", Help: "how (default zstd)"},
+	{Name: "init", Value: "FILE", Help: "this pazinit as /init (default: the one beside pazimage, or in PATH)"},
+}
 
-  pazimage -o IMAGE [FLAGS] [FOLDER…]
-  pazimage --list IMAGE
-  pazimage --verify IMAGE
-
-It takes the flags of pazinit initramfs (pazinit help initramfs explains them),
-and besides:
-
-  --oci FILE            lay this container image below everything: an archive as
-                        skopeo, docker save and podman save write it (OCI layout
-                        or docker-archive), or a folder with an OCI layout
-  --ref NAME            this image of an archive with several
-  --platform OS/ARCH    this one of an image for several (default linux/` + runtime.GOARCH + `)
-  --compress FORMAT     gzip, zstd, xz or none (default zstd)
-  --init FILE           the pazinit that becomes /init (default: beside pazimage, or in PATH)
-
-With --oci and without a Procfile the machine runs what a container of the image
-would: its command, user, variables and folder. Programs are looked for in the
-image and the FOLDERs alone, unless --sysroot names another place.
-
-Kernel modules that are compressed by xz or zstd are unpacked.
-`
+// program describes this one as pazinit's verbs are.
+func program() *control.Verb {
+	v := &control.Verb{
+		Name: "pazimage", Args: "-o IMAGE [FOLDER…]",
+		Short: "make the first file system of a machine, also of a container image",
+		Long: "Does what pazinit initramfs does, with the same flags, and adds what would cost pazinit its size: container images, and compression by zstd and xz. Kernel modules that are compressed by these are unpacked.\n\n" +
+			"With --oci and without a Procfile the machine runs what a container of the image would: its command, with its user, variables and folder, and ends with it. Programs are looked for in the image and the FOLDERs alone, unless --sysroot names another place. File capabilities and other extended attributes cannot be in an initramfs; files that have them are named. What all layers hold unpacked may have 16 GiB.\n\n" +
+			"Exit status 1 when something is missing or damaged; there is no image then, and one that was there stays. 2 when the command line makes no sense.",
+	}
+	v.Flags = slices.Clone(own)
+	for _, f := range control.Lookup("initramfs").Flags {
+		if !slices.ContainsFunc(own, func(o control.Flag) bool { return o.Name == f.Name }) {
+			v.Flags = append(v.Flags, f)
+		}
+	}
+	return v
+}
 
 // run is main with its world passed in, and its exit status returned.
 func run(args []string, stdout, stderr io.Writer) int {
@@ -58,7 +64,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	err := m.Parse(fs, args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprint(stdout, help)
+		fmt.Fprint(stdout, program().Help())
 		return 0
 	case err != nil:
 		return fail(2, fmt.Errorf("%w; pazimage -h lists the flags", err))
