@@ -401,6 +401,10 @@ func TestInitramfsBusybox(t *testing.T) {
 func TestInitramfsReproducible(t *testing.T) {
 	rig.NeedRoot(t)
 	sums := map[string]string{}
+	var large strings.Builder // several blocks for several processors
+	for i := range 400_000 {
+		fmt.Fprintln(&large, i*i)
+	}
 	for _, tt := range []struct {
 		what string
 		uid  uint32
@@ -411,7 +415,7 @@ func TestInitramfsReproducible(t *testing.T) {
 		{"root", 0, 0o022, nil, false},
 		{"nobody", 65534, 0o022, nil, false},
 		{"umask", 0, 0o077, nil, false},
-		{"TMPDIR and one processor", 0, 0o022, []string{"TMPDIR=/dev/shm", "GOMAXPROCS=1", "HOME=/none", "LANG=C", "TZ=Asia/Tokyo"}, false},
+		{"TMPDIR and one processor", 0, 0o022, []string{"TMPDIR=/dev/shm", "GOMAXPROCS=1", "HOME=/none", "LANG=C", "LC_ALL=tr_TR.UTF-8", "TZ=Asia/Tokyo"}, false},
 		{"another folder", 65534, 0, []string{"GOMAXPROCS=8"}, true},
 	} {
 		base := shared(t)
@@ -419,16 +423,21 @@ func TestInitramfsReproducible(t *testing.T) {
 		if tt.copy {
 			dir = filepath.Join(base, "deep", "er", "shop")
 		}
-		writeFiles(t, dir, map[string]string{"Procfile": "redis: cat redis.conf\nnginx: stat -c $PWD/n.conf\nsh: while sleep 1; do :; done\n", "redis.conf": "port 1\n", "n.conf": "x\n", "root/srv/a": "1", "root/srv/b/c": "2"})
+		writeFiles(t, dir, map[string]string{"Procfile": "redis: cat redis.conf\nnginx: stat -c $PWD/n.conf\nsh: while sleep 1; do :; done\n", "redis.conf": "port 1\n", "n.conf": "x\n", "root/srv/a": "1", "root/srv/b/c": "2",
+			"root/srv/large": large.String(), "root/srv/\u00e9": "", "root/srv/Z": "", "root/etc/pazinit/x.conf": "",
+			"6.1/modules.dep": "kernel/button.ko: kernel/input.ko\nkernel/evdev.ko: kernel/input.ko\nkernel/input.ko:\n", "6.1/modules.builtin": "kernel/x.ko\n", "6.1/kernel/button.ko": "\x7fELF1", "6.1/kernel/evdev.ko": "\x7fELF2", "6.1/kernel/input.ko": "\x7fELF3"})
+		if err := os.Chmod(filepath.Join(dir, "6.1/modules.builtin"), 0o644&^os.FileMode(tt.mask)); err != nil {
+			t.Fatal(err)
+		}
 		out := filepath.Join(shared(t), "x.img")
 		if err := os.Chmod(filepath.Dir(out), 0o777); err != nil {
 			t.Fatal(err)
 		}
 		old := unix.Umask(tt.mask)
-		cmd := exec.Command(program, "initramfs", "-f", "Procfile", "-o", out, "root")
+		cmd := exec.Command(program, "initramfs", "-f", "Procfile", "-o", out, "root", "--kernel-modules", "6.1")
 		cmd.Dir, cmd.Env = dir, append(os.Environ(), tt.env...)
 		if tt.copy {
-			cmd.Args = []string{program, "initramfs", "--compress=gzip", "-o", out, filepath.Join(dir, "root"), "-f", filepath.Join(dir, "Procfile")}
+			cmd.Args = []string{program, "initramfs", "--compress=gzip", "-o", out, filepath.Join(dir, "root"), "-f", filepath.Join(dir, "Procfile"), "--kernel-modules", filepath.Join(dir, "6.1")}
 			cmd.Dir = "/"
 		}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: tt.uid, Gid: tt.uid}}
