@@ -568,6 +568,8 @@ func (j *judge) cgroups() {
 	switch {
 	case c.Kill:
 		j.add(markOK, "cgroup.kill", "there")
+	case c.Usable && older(j.d.Kernel.Release, "5.14"):
+		j.add("", "cgroup.kill", "from Linux 5.14 on").without("a group is frozen and its processes are killed one by one", "")
 	case c.Usable:
 		j.add(markLimited, "cgroup.kill", "not there (Linux 5.14)").without("a group is frozen and its processes are killed one by one", "")
 	}
@@ -608,10 +610,22 @@ func (j *judge) features() {
 		case f.since == "": // told with its capability
 		case err == "":
 			j.add(markOK, f.name, "works")
+		case older(j.d.Kernel.Release, f.since): // nothing that anybody could change here
+			j.add("", f.name, "from Linux ", f.since, " on").without(f.instead, "")
 		default:
 			j.add(markLimited, f.name, err, " (Linux ", f.since, ")").without(f.instead, "")
 		}
 	}
+}
+
+// older reports whether a kernel of release is older than since; not if either
+// cannot be read.
+func older(release, since string) bool {
+	first, rest, _ := strings.Cut(since, ".")
+	second, _, _ := strings.Cut(rest, ".")
+	major, err := strconv.Atoi(first)
+	minor, err2 := strconv.Atoi(second)
+	return err == nil && err2 == nil && atLeast(release, 0, 0) && !atLeast(release, major, minor)
 }
 
 func (j *judge) stdio() {

@@ -170,6 +170,12 @@ func TestJudge(t *testing.T) {
 			d.Capabilities.Effective = slices.DeleteFunc(d.Capabilities.Effective, func(s string) bool { return slices.Contains(names, s) })
 		}
 	}
+	old := func(release string) func(*diagnosis) { // what it lacks by its age is nothing to look at
+		return func(d *diagnosis) {
+			d.Kernel.Release, d.Cgroups.Kill = release, false
+			d.Features["pidfd_signal_group"], d.Features["pidfd_get_info"] = "invalid argument", "inappropriate ioctl for device"
+		}
+	}
 	asked := &procfile.Config{Cgroups: procfile.Cgroups{HierarchyRootSet: true}}
 	for name, tt := range map[string]struct {
 		change func(*diagnosis)
@@ -206,7 +212,10 @@ func TestJudge(t *testing.T) {
 		"cgroup in use by it":     {func(d *diagnosis) { d.Cgroups.holder = 9; d.Supervisor = &supervisorFacts{PID: 9} }, asked, ""},
 		"cgroup in use, not told": {func(d *diagnosis) { d.Cgroups.holder = 9 }, nil, ""},
 		"no cgroup.kill":          {func(d *diagnosis) { d.Cgroups.Kill = false }, nil, "cgroups.cgroup.kill limited"},
-		"old kernel":              {func(d *diagnosis) { d.Features["clone3"] = "function not implemented" }, nil, "features.clone3 limited"},
+		"a filter of calls":       {func(d *diagnosis) { d.Features["clone3"] = "function not implemented" }, nil, "features.clone3 limited"},
+		"a filter, 6.9":           {old("6.9.0-1-amd64"), nil, "cgroups.cgroup.kill limited, features.pidfd_signal_group limited"},
+		"old kernel, 5.10":        {old("5.10.0-46-amd64"), nil, ""},
+		"old kernel, not known":   {old("x"), nil, "cgroups.cgroup.kill limited, features.pidfd_signal_group limited, features.pidfd_get_info limited"},
 		"stdout a socket":         {func(d *diagnosis) { d.Stdio[1].Kind = "socket" }, nil, "stdio.stdout limited"},
 		"stdin a socket":          {func(d *diagnosis) { d.Stdio[0].Kind = "socket" }, nil, ""},
 		"supervisor's a socket": {func(d *diagnosis) {
