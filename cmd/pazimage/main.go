@@ -56,6 +56,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return code
 	}
 	m := &appimage.Maker{Program: "pazimage", Stdout: stdout, Stderr: stderr, Compression: "zstd", Compress: compressions(), Unpack: unpackers()}
+	if f, ok := stderr.(*os.File); ok {
+		m.Terminal = appimage.IsTerminal(int(f.Fd()))
+	}
 	var o ociOptions
 	fs := m.Flags()
 	fs.StringVar(&o.file, "oci", "", "")

@@ -10,6 +10,9 @@ import (
 // initramfs is the verb: it makes the first file system of a machine, or reads one.
 func (c *command) initramfs(args []string) int {
 	m := &appimage.Maker{Program: "pazinit", Stdout: c.stdout, Stderr: c.stderr}
+	if _, own := c.stderr.(stderr); own {
+		m.Terminal = appimage.IsTerminal(2)
+	}
 	fs := m.Flags()
 	var usage *appimage.UsageError
 	switch err := m.Parse(fs, args); {

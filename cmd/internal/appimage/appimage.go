@@ -26,6 +26,7 @@ import (
 type Maker struct {
 	Program        string // the name in front of notes
 	Stdout, Stderr io.Writer
+	Terminal       bool // Stderr is one: writing that takes long shows how far it is
 
 	// Base is what the folders are laid over; programs are then looked for in it and
 	// in the folders alone, unless --sysroot names another place. It may be nil.
@@ -282,12 +283,16 @@ func (m *Maker) progress(w io.Writer) *progress {
 	for _, name := range m.image.Names() {
 		p.of += m.image.Get(name).Size
 	}
-	if f, ok := m.Stderr.(*os.File); ok {
-		if _, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS); err == nil {
-			p.to = f
-		}
+	if m.Terminal {
+		p.to = m.Stderr
 	}
 	return p
+}
+
+// IsTerminal says whether a descriptor is one.
+func IsTerminal(fd int) bool {
+	_, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	return err == nil
 }
 
 func (p *progress) Write(b []byte) (int, error) {

@@ -10,6 +10,9 @@ import (
 	"os/exec"
 	"runtime"
 	"testing"
+	"time"
+
+	"github.com/pazinit/pazinit/initramfs"
 )
 
 // sampleText has what can be compressed and what cannot.
@@ -91,4 +94,25 @@ func (f *failing) Write(p []byte) (int, error) {
 		return 0, f.err
 	}
 	return len(p), nil
+}
+
+// On a terminal writing that takes long shows how far it is, and leaves nothing.
+func TestProgress(t *testing.T) {
+	var shown bytes.Buffer
+	m := &Maker{Stderr: &shown, image: initramfs.New(), order: order{output: "x\x1b.img"}}
+	for _, terminal := range []bool{false, true} {
+		m.Terminal = terminal
+		if err := m.image.Add("/f", initramfs.Data(0o644, make([]byte, 1000))); err != nil {
+			t.Fatal(err)
+		}
+		p := m.progress(io.Discard)
+		_, _ = p.Write(make([]byte, 250))
+		p.next = time.Time{} // long ago
+		_, _ = p.Write(make([]byte, 250))
+		_, _ = p.Write(make([]byte, 250))
+		p.clear()
+	}
+	if want := "\r\x1b[Kwriting x?.img: 50 %\r\x1b[K"; shown.String() != want {
+		t.Errorf("it shows %q, want %q", &shown, want)
+	}
 }
