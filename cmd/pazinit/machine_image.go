@@ -24,7 +24,7 @@ func (h *host) imageWhole() error {
 	}
 	var info unix.Sysinfo_t
 	_ = unix.Sysinfo(&info)
-	return isWhole("/", uint64(info.Totalram)*uint64(info.Unit))
+	return isWhole("/", info.Totalram*uint64(info.Unit))
 }
 
 func isWhole(root string, memory uint64) error {
