@@ -87,10 +87,18 @@ type need struct {
 // can be a module.
 const noModules = " tmpfs ramfs proc sysfs devtmpfs devpts mqueue hugetlbfs tracefs debugfs securityfs configfs bpf cgroup cgroup2 none auto "
 
-// besideModules are what file systems use that nobody else would load: there is no
-// modprobe(8) for the kernel to ask.
-var besideModules = map[string][]string{
-	"9p": {"9pnet_virtio"}, "virtiofs": {"virtio_pci"}, "vfat": {"nls_cp437", "nls_ascii", "nls_utf8", "nls_iso8859-1"},
+// besides are modules that a file system uses and that nobody else would load: there
+// is no modprobe(8) for the kernel to ask.
+func besides(kind string) []string {
+	switch kind {
+	case "9p":
+		return []string{"9pnet_virtio"}
+	case "virtiofs":
+		return []string{"virtio_pci"}
+	case "vfat":
+		return []string{"nls_cp437", "nls_ascii", "nls_utf8", "nls_iso8859-1"}
+	}
+	return nil
 }
 
 // watchdogs are the drivers of devices that bite, the software last: the first
@@ -137,7 +145,7 @@ func (m *Maker) configured(d *initramfs.Modules, named []string) (names []string
 			if there, builtin := d.Has(name); !there && !builtin {
 				name = kind
 			}
-			needs = append(needs, need{"mounts of " + mount.Type, []string{name}, besideModules[kind]})
+			needs = append(needs, need{"mounts of " + mount.Type, []string{name}, besides(kind)})
 		}
 	}
 	if power != "ignore" && !m.order.noProcfile { // else the root has its own
