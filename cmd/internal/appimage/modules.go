@@ -149,7 +149,11 @@ func (m *Maker) configured(d *initramfs.Modules, named []string) (names []string
 		}
 	}
 	if power != "ignore" && !m.order.noProcfile { // else the root has its own
-		needs = append(needs, need{"machine.power_button", []string{"evdev", "button"}, nil})
+		n := need{"machine.power_button", []string{"evdev", "button"}, nil}
+		if strings.HasSuffix(d.Release, "arm64") || strings.HasSuffix(d.Release, "aarch64") {
+			n.helpers = []string{"gpio_keys"} // the button of machines without ACPI
+		}
+		needs = append(needs, n)
 	}
 	for _, n := range needs {
 		for _, name := range n.names {
