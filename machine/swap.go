@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unsafe"
@@ -110,34 +112,125 @@ func sameFile(a, b string) bool {
 	return err1 == nil && err2 == nil && os.SameFile(x, y)
 }
 
-// SwapOffAll stops all swapping, the last one first. Memory that does not
-// suffice, or a disk that hangs, is an error, and the others are stopped
-// nevertheless. It is refused to whoever is not a machine's PID 1.
+// SwapOffAll stops swapping before the file systems go, the last area first. Each
+// error is an area that stays, with the reason:
+//
+//   - its content does not fit into the memory that is available. The kernel would
+//     end everything for it, and with nothing left to end panics ("System is
+//     deadlocked on memory", mm/oom_kill.c): a tmpfs that is full is no process's;
+//   - it hangs, or there was no time left: it takes [SwapOffLimit] at most.
+//
+// zram is left alone: nothing lies on it, and nothing below it. A tmpfs that can be
+// unmounted goes first, with what it had swapped out. It is refused to whoever is
+// not a machine's PID 1.
 func SwapOffAll() []error {
 	if err := inMachine(); err != nil {
 		return []error{fmt.Errorf("swap off: %w", err)}
 	}
-	return kernel.swapOffAll("/proc/swaps")
+	h := kernel
+	_ = unix.Chdir("/")
+	return h.swapOffAll("/proc/swaps", "/proc/meminfo", SwapOffLimit)
 }
 
-func (h hands) swapOffAll(list string) (errs []error) {
-	used, err := swapsOf(list)
+// SwapOffLimit is what [SwapOffAll] takes at most.
+const SwapOffLimit = time.Minute
+
+func (h hands) swapOffAll(list, meminfo string, limit time.Duration) (errs []error) {
+	end := time.Now().Add(limit)
+	used, err := areasOf(list)
 	if errors.Is(err, os.ErrNotExist) { // a kernel without swap, or no /proc
 		return nil
 	}
 	if err != nil {
 		return []error{err}
 	}
+	used = slices.DeleteFunc(used, func(a swapArea) bool { return strings.HasPrefix(a.name, "/dev/zram") })
+	if len(used) == 0 {
+		return nil
+	}
+	h.limit = min(h.limit, limit/3)
+	h.unmountMemory(end.Add(-limit / 3))
 	for i := len(used) - 1; i >= 0; i-- {
-		if err := within(h.limit, nil, nil, func() error { return h.swapoff(used[i]) }); err != nil {
-			errs = append(errs, fmt.Errorf("swap off %s: %w", used[i], err))
+		name := used[i].name
+		if err := h.swapOffOne(list, meminfo, name, time.Until(end)); err != nil {
+			errs = append(errs, fmt.Errorf("swap off %s: %w", name, err))
 		}
 	}
 	return errs
 }
 
-// swapsOf reads the names in proc_swaps(5).
+func (h hands) swapOffOne(list, meminfo, name string, left time.Duration) error {
+	if left < time.Millisecond {
+		return errNoTime
+	}
+	areas, err := areasOf(list) // those before have changed what is used
+	if err != nil {
+		return err
+	}
+	used := 0
+	for _, a := range areas {
+		if a.name == name {
+			used = a.used
+		}
+	}
+	info := memory(meminfo, "MemAvailable:", "MemTotal:")
+	if free := info[0] - max(info[1]/16, swapReserve); used > 0 && used > free {
+		return fmt.Errorf("it stays on: it holds %d MiB, and the memory has room for %d", (used+1023)>>10, max(free, 0)>>10)
+	}
+	return within(min(left, h.limit), nil, nil, func() error { return h.swapoff(name) })
+}
+
+// swapReserve is what no swapped content may take, in KiB, and at least a
+// sixteenth of the memory: the kernel must go on, and so must this process.
+const swapReserve = 16 << 10
+
+// unmountMemory unmounts every tmpfs that nobody uses and nothing else stands on;
+// what cannot be, stays. What comes to light below one has its turn, too.
+func (h hands) unmountMemory(end time.Time) {
+	for range 64 {
+		list, err := mountsOf()
+		if err != nil {
+			return
+		}
+		gone := false
+		for _, m := range deepestFirst(list) {
+			if m.Type != "tmpfs" || !endsWithSwap(m.Target) || time.Now().After(end) {
+				continue
+			}
+			gone = within(h.limit, nil, nil, func() error { return h.unmount(m.Target, unix.UMOUNT_NOFOLLOW) }) == nil || gone
+		}
+		if !gone {
+			return
+		}
+	}
+}
+
+// endsWithSwap is false for the memory file systems that the end needs.
+func endsWithSwap(target string) bool {
+	switch target {
+	case "/", "/dev", "/proc", "/sys", "/sys/fs/cgroup":
+		return false
+	}
+	return true
+}
+
+// A swapArea is a line of proc_swaps(5).
+type swapArea struct {
+	name string
+	used int // KiB
+}
+
+// swapsOf are the names of all areas.
 func swapsOf(path string) (names []string, err error) {
+	areas, err := areasOf(path)
+	for _, a := range areas {
+		names = append(names, a.name)
+	}
+	return names, err
+}
+
+// areasOf reads proc_swaps(5).
+func areasOf(path string) (areas []swapArea, err error) {
 	b, err := readBounded(path, 1<<20)
 	if err != nil {
 		return nil, fmt.Errorf("list swaps: %w", err)
@@ -145,11 +238,12 @@ func swapsOf(path string) (names []string, err error) {
 	first := true
 	for line := range strings.Lines(string(b)) {
 		if f := strings.Fields(line); len(f) >= 5 && !first {
-			names = append(names, unescape(f[0]))
+			used, _ := strconv.Atoi(f[3])
+			areas = append(areas, swapArea{unescape(f[0]), used})
 		}
 		first = false
 	}
-	return names, nil
+	return areas, nil
 }
 
 // include/linux/swap.h.

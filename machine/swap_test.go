@@ -1,11 +1,13 @@
 package machine
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -64,34 +66,95 @@ func TestSwapOn(t *testing.T) {
 }
 
 func TestSwapOff(t *testing.T) {
-	list := filepath.Join(t.TempDir(), "swaps")
-	text := "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n/dev/vda2 partition 1 0 -2\n/a\\040b file 1 0 -3\n/dev/zram0 partition 1 0 100\n"
-	if err := os.WriteFile(list, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
+	dir := t.TempDir()
+	list, meminfo := filepath.Join(dir, "swaps"), filepath.Join(dir, "meminfo")
+	write := func(path, text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
+	write(list, "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"+
+		"/dev/vda2 partition 409600 102400 -2\n/a\\040b file 1 0 -3\n/dev/zram0 partition 1 1 100\n/dev/vdb partition 1 1 -4\n/dev/full partition 409600 204800 -5\n")
+	write(meminfo, "MemTotal: 1000000 kB\nMemFree: 1 kB\nMemAvailable: 204800 kB\n")
 	var got said // what hangs runs beside the others
 	release := make(chan struct{})
 	defer close(release)
 	h := kernel
+	h.unmount = func(string, int) error { return unix.EBUSY }
 	h.limit = 50 * time.Millisecond
 	h.swapoff = func(path string) error {
 		switch got.say(path); path {
 		case "/a b":
 			return unix.ENOMEM
-		case "/dev/zram0":
+		case "/dev/vdb":
 			<-release
 		}
 		return nil
 	}
-	errs := h.swapOffAll(list)
-	if want := []string{"/dev/zram0", "/a b", "/dev/vda2"}; !slices.Equal(got.lines, want) {
+	errs := h.swapOffAll(list, meminfo, time.Minute)
+	// Neither zram nor what does not fit: the kernel would panic.
+	if want := []string{"/dev/vdb", "/a b", "/dev/vda2"}; !slices.Equal(got.lines, want) {
 		t.Errorf("stopped %q, want %q", got.lines, want)
 	}
-	if len(errs) != 2 || !strings.Contains(errs[0].Error(), "swap off /dev/zram0: hangs") || !strings.Contains(errs[1].Error(), "swap off /a b: cannot allocate memory") {
+	if len(errs) != 3 || errs[0].Error() != "swap off /dev/full: it stays on: it holds 200 MiB, and the memory has room for 138" ||
+		!strings.Contains(errs[1].Error(), "swap off /dev/vdb: hangs") || !strings.Contains(errs[2].Error(), "swap off /a b: cannot allocate memory") {
 		t.Errorf("errors %v", errs)
 	}
-	if errs := h.swapOffAll(list + "none"); len(errs) > 0 {
+	got.lines = nil
+	if errs := h.swapOffAll(list, meminfo, 0); len(errs) != 4 || !errors.Is(errs[0], errNoTime) || len(got.lines) > 0 {
+		t.Errorf("without time: %v, %q", errs, got.lines)
+	}
+	write(meminfo, "") // then nothing says that it fits
+	if errs := h.swapOffAll(list, meminfo, time.Minute); len(errs) != 4 || !slices.Equal(got.lines, []string{"/a b"}) {
+		t.Errorf("without /proc/meminfo: %v, %q", errs, got.lines)
+	}
+	if errs := h.swapOffAll(list+"none", meminfo, time.Minute); len(errs) > 0 {
 		t.Errorf("a kernel without swap: %v", errs)
+	}
+}
+
+// A tmpfs goes before swapping is stopped, but for what the end needs.
+func TestSwapOffMemory(t *testing.T) {
+	if !inside(t, syscall.CLONE_NEWNS) {
+		return
+	}
+	dir := scratch(t)
+	list := filepath.Join(t.TempDir(), "swaps")
+	if err := os.WriteFile(list, []byte("Filename Type Size Used Priority\n/dev/vda2 partition 1 0 -2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if errs := MountAll([]Mount{
+		{Source: "tmpfs", Target: dir + "/a", Type: "tmpfs"}, {Source: "tmpfs", Target: dir + "/a/b", Type: "tmpfs"}, {Source: "tmpfs", Target: dir + "/busy", Type: "tmpfs"},
+	}, nil); len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	fd, err := unix.Open(dir+"/busy", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	var order []string
+	h := kernel
+	h.swapoff = func(path string) error { order = append(order, path); return nil }
+	h.unmount = func(target string, flags int) error {
+		if flags&unix.MNT_DETACH != 0 || target == "/" || target == "/dev" {
+			t.Errorf("unmounts %s with %#x", target, flags)
+		}
+		if target == dir || !under(target, dir) {
+			return unix.EBUSY
+		}
+		err := unix.Unmount(target, flags)
+		if err == nil {
+			order = append(order, strings.TrimPrefix(target, dir))
+		}
+		return err
+	}
+	if errs := h.swapOffAll(list, "/proc/meminfo", time.Minute); len(errs) > 0 {
+		t.Error(errs)
+	}
+	if want := []string{"/a/b", "/a", "/dev/vda2"}; !slices.Equal(order, want) {
+		t.Errorf("order %q, want %q", order, want)
 	}
 }
 

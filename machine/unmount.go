@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -47,21 +48,31 @@ func (h hands) syncAll(meminfo string, step time.Duration, say func(string)) err
 	}
 }
 
-// dirty is how much is to be written, in KiB (proc_meminfo(5)).
+// dirty is how much is to be written, in KiB.
 func dirty(path string) (kib int) {
-	b, err := readBounded(path, 64<<10)
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(b)) {
-		switch f := strings.Fields(line); {
-		case len(f) < 2:
-		case f[0] == "Dirty:", f[0] == "Writeback:", f[0] == "NFS_Unstable:":
-			n, _ := number(f[1])
-			kib += n
-		}
+	for _, n := range memory(path, "Dirty:", "Writeback:", "NFS_Unstable:") {
+		kib += n
 	}
 	return kib
+}
+
+// memory reads numbers of proc_meminfo(5), in KiB, 0 for what is not there.
+func memory(path string, names ...string) []int {
+	values := make([]int, len(names))
+	b, err := readBounded(path, 64<<10)
+	if err != nil {
+		return values
+	}
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		if len(f) < 2 {
+			continue
+		}
+		if i := slices.Index(names, f[0]); i >= 0 {
+			values[i], _ = strconv.Atoi(f[1])
+		}
+	}
+	return values
 }
 
 // noData says whether nothing on a disk hangs on such a file system, so that it
@@ -88,7 +99,9 @@ func noData(fstype string) bool {
 // What has no data stays (/proc, /sys, control groups and the like, a tmpfs at
 // /dev and /run). Left names what could have lost something, and why: what was
 // not unmounted and was writable. A call that hangs is left behind after 20
-// seconds, and no unmount begins two minutes after the first. The working
+// seconds, no unmount begins a minute after the first, and the rest has its own
+// time, so that a dead disk takes none from the root: all of it takes
+// [UnmountLimit] at most, unless a disk is slow and still written to. The working
 // directory is / afterwards. It is refused to whoever is not a machine's PID 1.
 func UnmountAll(say func(string)) (left []string) {
 	if say == nil {
@@ -104,9 +117,29 @@ func UnmountAll(say func(string)) (left []string) {
 }
 
 const (
-	unmountLimit = 20 * time.Second
-	unmountTotal = 2 * time.Minute
+	unmountLimit = 20 * time.Second // for one call
+	unmountTotal = time.Minute
+	forceTotal   = 40 * time.Second // to make read-only, or to let go, what is left
+	forceLimit   = 10 * time.Second // for one call of the last ones
+
+	// UnmountLimit is what [UnmountAll] takes at most: both totals, each with a
+	// call that begins just before, the root, the word to the kernel and two Syncs
+	// that get nowhere.
+	UnmountLimit = unmountTotal + forceTotal + 2*unmountLimit + 2*forceLimit + 2*syncStep + 10*time.Second
 )
+
+// Force has the kernel write what it can and make every file system read-only
+// (sysrq s and u): for the end whose [UnmountAll] did not come back.
+func Force() error {
+	if err := inMachine(); err != nil {
+		return fmt.Errorf("force file systems: %w", err)
+	}
+	return kernel.force()
+}
+
+func (h hands) force() error {
+	return within(forceLimit, nil, nil, func() error { return errors.Join(h.trigger('s'), h.trigger('u')) })
+}
 
 func (h hands) unmountAll(sys string, say func(string)) (left []string) {
 	if err := h.syncAll("/proc/meminfo", syncStep, say); err != nil {
@@ -140,6 +173,7 @@ func (h hands) unmountAll(sys string, say func(string)) (left []string) {
 	}
 
 	forced := false
+	end = time.Now().Add(forceTotal)
 	list, _ := mountsOf()
 	order := deepestFirst(list)
 	for _, m := range order {
@@ -148,9 +182,13 @@ func (h hands) unmountAll(sys string, say func(string)) (left []string) {
 		}
 		err := why[m.ID]
 		if err == nil {
-			err = errors.New("there was no time left")
+			err = errNoTime
 		}
 		reason := fmt.Sprintf("%s: %v", printable(m.Target), err)
+		if time.Now().After(end) { // the kernel has it below
+			left, forced = append(left, reason), true
+			continue
+		}
 		var hung errHung
 		if !errors.As(err, &hung) && h.readOnly(m.Target) == nil {
 			left = append(left, reason+"; it is read-only")
@@ -173,7 +211,7 @@ func (h hands) unmountAll(sys string, say func(string)) (left []string) {
 	}
 	if forced {
 		say("not everything could be unmounted: the kernel is told to make all of it read-only")
-		if err := within(h.limit, nil, nil, func() error { return h.trigger('u') }); err != nil {
+		if err := within(forceLimit, nil, nil, func() error { return h.trigger('u') }); err != nil {
 			say(fmt.Sprintf("sysrq u: %v", err))
 		}
 		if err := h.syncAll("/proc/meminfo", syncStep, say); err != nil {
@@ -182,6 +220,8 @@ func (h hands) unmountAll(sys string, say func(string)) (left []string) {
 	}
 	return left
 }
+
+var errNoTime = errors.New("there was no time left")
 
 // readOnly makes a file system read-only; that flushes it.
 func (h hands) readOnly(path string) error {
