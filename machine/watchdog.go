@@ -26,6 +26,7 @@ type Watchdog struct {
 	ended   chan struct{}
 
 	mu      sync.Mutex
+	manual  bool // Run has been ended
 	fd      int
 	over    bool // nobody feeds any more
 	timeout time.Duration
@@ -82,6 +83,32 @@ func (w *Watchdog) set(timeout time.Duration) error {
 		return err
 	}
 	w.timeout = time.Duration(seconds) * time.Second
+	return nil
+}
+
+// setLongest sets the longest timeout up to the given one that the driver takes: it
+// refuses with EINVAL what its hardware cannot count (watchdog_timeout_invalid,
+// include/linux/watchdog.h). What it has is not made shorter. The error is that of
+// another refusal.
+func (w *Watchdog) setLongest(timeout time.Duration) error {
+	timeout = (timeout + time.Second - 1).Truncate(time.Second)
+	has := w.timeout
+	err := w.set(timeout)
+	if err != unix.EINVAL {
+		return err
+	}
+	good, bad := max(has, time.Second), timeout
+	for bad-good > time.Second {
+		middle := (good + (bad-good)/2).Truncate(time.Second)
+		if w.set(middle) == nil {
+			good = middle
+		} else {
+			bad = middle
+		}
+	}
+	if w.timeout < has { // a driver that rounds
+		_ = w.set(has)
+	}
 	return nil
 }
 
@@ -173,17 +200,30 @@ func (w *Watchdog) feed() error {
 	return nil
 }
 
-// end ends the feeding, and says whether it had ended before.
-func (w *Watchdog) end() (before bool) {
-	if before = w.over; !before {
-		w.over = true
+// Take ends [Watchdog.Run]: from here on only [Watchdog.Feed] feeds.
+func (w *Watchdog) Take() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.take()
+}
+
+func (w *Watchdog) take() {
+	if !w.manual {
+		w.manual = true
 		close(w.ended)
 	}
+}
+
+// end ends the feeding, and says whether it had ended before.
+func (w *Watchdog) end() (before bool) {
+	before, w.over = w.over, true
+	w.take()
 	return before
 }
 
 // HandOver feeds it for the last time and leaves it running with one more
-// timeout (0 leaves the one it has): an end that hangs is bitten, too. The
+// timeout (0 leaves the one it has), or the longest that the hardware takes: an end
+// that hangs is bitten, too. The
 // descriptor stays open, so that the driver stops it at a power-off where it
 // does that, and closes with the next exec: the program after this one takes the
 // device over, still running.
@@ -195,7 +235,7 @@ func (w *Watchdog) HandOver(timeout time.Duration) error {
 	}
 	var err error
 	if timeout > 0 {
-		if err = w.set(timeout); err != nil {
+		if err = w.setLongest(timeout); err != nil {
 			err = fmt.Errorf("set watchdog to %v: %w", timeout, err)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 type dog struct {
 	timeout int32
 	refuse  error // to set a timeout
+	longest int32 // 0: any
 	stop    error // to stop
 	fed     int
 	last    time.Time
@@ -34,6 +35,9 @@ func (d *dog) control(request uint, arg unsafe.Pointer) error {
 	case unix.WDIOC_SETTIMEOUT:
 		if d.refuse != nil {
 			return d.refuse
+		}
+		if n := *(*int32)(arg); d.longest > 0 && n > d.longest {
+			return unix.EINVAL
 		}
 		d.timeout = *(*int32)(arg)
 	case unix.WDIOC_GETTIMEOUT:
@@ -142,6 +146,47 @@ func TestWatchdogTimeout(t *testing.T) {
 			t.Errorf("a watchdog of %v has %v, is %q, fed %d times, want %v", c.ask, w.Timeout(), w.Name(), c.d.fed, c.want)
 		}
 	}
+}
+
+// TestWatchdogLongest leaves as much time as there is where the hardware refuses.
+func TestWatchdogLongest(t *testing.T) {
+	for _, c := range []struct {
+		longest, ask int32
+		want         int32
+	}{{0, 120, 120}, {120, 120, 120}, {119, 120, 119}, {63, 120, 63}, {10, 120, 10}, {11, 120, 11}, {63, 20, 20}} {
+		d := &dog{longest: c.longest}
+		w := newWatchdog(-1, 10*time.Second, d.control)
+		if err := w.HandOver(time.Duration(c.ask) * time.Second); err != nil || d.timeout != c.want || w.Timeout() != time.Duration(c.want)*time.Second || d.fed != 2 {
+			t.Errorf("at most %d, asked for %d: %d, fed %d times, %v, want %d", c.longest, c.ask, d.timeout, d.fed, err, c.want)
+		}
+	}
+	d := &dog{timeout: 60, refuse: unix.EOPNOTSUPP}
+	if err := newWatchdog(-1, time.Minute, d.control).HandOver(time.Hour); !errors.Is(err, unix.EOPNOTSUPP) || d.fed != 2 {
+		t.Errorf("HandOver where no timeout can be set = %v, fed %d times", err, d.fed)
+	}
+}
+
+// TestWatchdogTake has nobody but Feed feed.
+func TestWatchdogTake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &dog{}
+		w := newWatchdog(-1, 10*time.Second, d.control)
+		go w.Run(func() bool { return true })
+		w.Take()
+		synctest.Wait()
+		fed := d.fed
+		time.Sleep(11 * time.Second)
+		synctest.Wait()
+		if d.fed != fed {
+			t.Error("it is fed by who does not have it")
+		}
+		if err := w.Feed(); err != nil || d.bites() {
+			t.Errorf("Feed = %v, bites %t", err, d.bites())
+		}
+		if err := w.HandOver(30 * time.Second); err != nil || d.timeout != 30 {
+			t.Errorf("HandOver = %v, timeout %d", err, d.timeout)
+		}
+	})
 }
 
 func TestWatchdogClose(t *testing.T) {
