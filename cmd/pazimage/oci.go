@@ -15,6 +15,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -501,9 +502,14 @@ func openStore(file string, limit int64) (store, error) {
 type folderStore struct{ *os.Root }
 
 func (s folderStore) open(name string) (io.ReadCloser, error) {
-	f, err := s.Open(filepath.FromSlash(name))
+	// Without waiting: a FIFO may be there.
+	f, err := s.OpenFile(filepath.FromSlash(name), os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
+	}
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		f.Close()
+		return nil, errors.Join(err, fmt.Errorf("read %s: it is no file", name))
 	}
 	return f, nil
 }

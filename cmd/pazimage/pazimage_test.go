@@ -352,6 +352,11 @@ func TestOpenErrors(t *testing.T) {
 	if text(t, i.tree) != "/a=1" || i.command.App != "shop" {
 		t.Errorf("a layout's folder has %s, %+v", text(t, i.tree), i.command)
 	}
+	must(t, os.Remove(filepath.Join(dir, "index.json")))
+	must(t, syscall.Mkfifo(filepath.Join(dir, "index.json"), 0o644))
+	if _, err := openOCI(ociOptions{file: dir, platform: "linux/amd64"}, t.Logf); err == nil || !strings.Contains(err.Error(), "read index.json: it is no file") {
+		t.Errorf("a layout with a FIFO: %v", err)
+	}
 }
 
 // aProgram is an ELF file without anything in it.

@@ -60,8 +60,14 @@ func writeFiles(t *testing.T, dir string, files map[string]string) {
 // with it, and the image is nil if it has failed.
 func imageOf(t *testing.T, dir string, args ...string) (*initramfs.Image, string) {
 	t.Helper()
+	return imageBy(t, dir, []string{program}, args...)
+}
+
+// imageBy is imageOf, with what runs pazinit.
+func imageBy(t *testing.T, dir string, by []string, args ...string) (*initramfs.Image, string) {
+	t.Helper()
 	out := filepath.Join(t.TempDir(), "x.img")
-	cmd := exec.Command(program, append([]string{"initramfs", "-o", out, "--compress", "none"}, args...)...)
+	cmd := exec.Command(by[0], slices.Concat(by[1:], []string{"initramfs", "-o", out, "--compress", "none"}, args)...)
 	cmd.Dir = dir
 	text, err := cmd.CombinedOutput()
 	if err != nil {
@@ -261,25 +267,20 @@ func TestInitramfsModules(t *testing.T) {
 func TestInitramfsIdentity(t *testing.T) {
 	rig.NeedRoot(t)
 	dir := shared(t)
-	id, err := os.ReadFile("/etc/machine-id")
-	if err != nil || len(bytes.TrimSpace(id)) == 0 {
-		id = []byte(strings.Repeat("a", 32) + "\n")
-		if err := os.WriteFile("/etc/machine-id", id, 0o444); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { os.Remove("/etc/machine-id") })
-	}
+	id := strings.Repeat("a", 32) + "\n"
+	// A machine of its own, as far as /etc goes.
+	by := []string{"unshare", "-m", "sh", "-c", `mount -t tmpfs none /etc && echo ` + strings.TrimSpace(id) + ` >/etc/machine-id && echo maker >/etc/hostname && exec "$@"`, "sh", program}
 	if err := os.Symlink("/etc/machine-id", filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
 	writeFiles(t, dir, map[string]string{"Procfile": "a: /init /etc/machine-id --host=/etc/hostname ./link\nb: while read x; do :; done < /etc/machine-id\n", "root/init": aProgram, "root/bin/sh": "#!/init\n"})
-	m, out := imageOf(t, dir, "root")
+	m, out := imageBy(t, dir, by, "root")
 	if m == nil {
 		t.Fatal(out)
 	}
 	for _, name := range m.Names() {
-		if n := m.Get(name); n.Type() == initramfs.TypeFile && strings.Contains(reads(t, m, name), strings.TrimSpace(string(id))) {
-			t.Errorf("%s has the machine's id", name)
+		if n := m.Get(name); n.Type() == initramfs.TypeFile && (reads(t, m, name) == id || reads(t, m, name) == "maker\n") {
+			t.Errorf("%s is the maker's", name)
 		}
 	}
 	for _, want := range []string{"/etc/machine-id says which machine this is, and is left out", "/etc/hostname says", "/link says"} {
@@ -288,11 +289,11 @@ func TestInitramfsIdentity(t *testing.T) {
 		}
 	}
 	// Who asks for it gets it, and is told; that of a FOLDER, too.
-	if m, out = imageOf(t, dir, "root", "--file", "/etc/machine-id"); m == nil || reads(t, m, "/etc/machine-id") != string(id) || !strings.Contains(out, "note: /etc/machine-id: it is /etc/machine-id of this machine") {
+	if m, out = imageBy(t, dir, by, "root", "--file", "/etc/machine-id"); m == nil || reads(t, m, "/etc/machine-id") != id || !strings.Contains(out, "note: /etc/machine-id: it is /etc/machine-id of this machine") {
 		t.Errorf("--file: %s", out)
 	}
 	writeFiles(t, dir, map[string]string{"root/etc/machine-id": "0123456789abcdef0123456789abcdef\n", "root/etc/hostname": "shop\n"})
-	if m, out = imageOf(t, dir, "root"); m == nil || !strings.HasPrefix(reads(t, m, "/etc/machine-id"), "0123") || strings.Count(out, "note: ") != 2 ||
+	if m, out = imageBy(t, dir, by, "root"); m == nil || !strings.HasPrefix(reads(t, m, "/etc/machine-id"), "0123") || strings.Count(out, "note: ") != 2 ||
 		!strings.Contains(out, "note: /etc/machine-id: all machines that start from the image will have this one, of "+dir+"/root/etc/machine-id") {
 		t.Errorf("a FOLDER's: %s", out)
 	}
