@@ -18,7 +18,7 @@ type Request struct {
 	Lines   int      `json:"lines,omitempty"`   // logs: the last N lines; 0 is the default, -1 is all
 	Since   string   `json:"since,omitempty"`   // logs: only what is younger than "10m"
 	Follow  bool     `json:"follow,omitempty"`  // logs, events, status: go on until the client leaves
-	Stream  string   `json:"stream,omitempty"`  // logs: stdout, stderr, kernel (of pazinit's own) or "" for both
+	Stream  string   `json:"stream,omitempty"`  // logs: stdout, stderr, syslog (see logs --help) or "" for both
 	Self    bool     `json:"self,omitempty"`    // logs: pazinit's own
 	Clear   bool     `json:"clear,omitempty"`   // logs: empty ring and file
 	After   uint64   `json:"after,omitempty"`   // events: only those with a greater seq

@@ -126,7 +126,7 @@ var verbs = []Verb{
 		Flags: []Flag{flagFollow,
 			{Name: "lines", Short: "n", Value: "N", Help: "the last N lines, all for every one", set: setLines},
 			{Name: "since", Value: "DURATION", Help: "only what is younger (10m)", set: text(func(r *Request) *string { return &r.Since })},
-			{Name: "stream", Value: "stdout|stderr|kernel", Help: "only one of them; kernel is the kernel's messages, of pazinit's own log", set: text(func(r *Request) *string { return &r.Stream })},
+			{Name: "stream", Value: "stdout|stderr|syslog", Help: "only one of them; syslog is what the kernel and programs of no worker said", set: text(func(r *Request) *string { return &r.Stream })},
 			{Name: "self", Help: "pazinit's own log", set: yes(func(r *Request) *bool { return &r.Self })},
 			{Name: "clear", Help: "empty them instead (verb clear)", set: yes(func(r *Request) *bool { return &r.Clear })}, flagJSON}},
 	{Name: "events", Args: "[NAME…]", Names: true,
@@ -566,7 +566,7 @@ func (r *Request) AccessKey() string {
 	switch {
 	case r.Verb == "logs" && r.Clear:
 		return "clear"
-	case r.Verb == "logs" && (r.Self || r.Stream == kernelStream):
+	case r.Verb == "logs" && (r.Self || r.Stream == syslogStream):
 		return "maintail"
 	}
 	return r.Verb
@@ -586,8 +586,8 @@ func (r *Request) CountOf(i int) string {
 	return r.Count
 }
 
-// kernelStream is that part of pazinit's own log.
-const kernelStream = "kernel"
+// syslogStream is what others said in pazinit's own log.
+const syslogStream = "syslog"
 
 // maxNames bounds what one request makes the supervisor look for.
 const maxNames = 256
@@ -640,12 +640,12 @@ func (r *Request) Validate() error {
 	if !slices.Contains([]string{"", "leader", "group", "tree"}, r.To) {
 		return bad("send to leader, group or tree, not %s", quote(r.To))
 	}
-	if !slices.Contains([]string{"", "stdout", "stderr", kernelStream}, r.Stream) {
-		return bad("the streams are stdout, stderr and kernel, not %s", quote(r.Stream))
+	if !slices.Contains([]string{"", "stdout", "stderr", syslogStream}, r.Stream) {
+		return bad("the streams are stdout, stderr and syslog, not %s", quote(r.Stream))
 	}
-	if r.Stream == kernelStream {
+	if r.Stream == syslogStream {
 		if len(r.Names) > 0 {
-			return bad("the kernel's messages are nobody's, and %s is named", quote(r.Names[0]))
+			return bad("the stream syslog is no worker's, and %s is named", quote(r.Names[0]))
 		}
 		r.Self = true
 	}

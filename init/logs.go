@@ -27,8 +27,8 @@ func (s *Supervisor) verbLogs(ctx context.Context, p control.Peer, req *control.
 				return denied(req, p)
 			}
 			src := s.hub.Self()
-			if req.Stream == "kernel" {
-				src = s.hub.Kernel()
+			if req.Stream == "syslog" {
+				src = s.hub.Others()
 			}
 			sources, names = append(sources, src), append(names, src.Name())
 			return nil
@@ -59,7 +59,7 @@ func (s *Supervisor) verbLogs(ctx context.Context, p control.Peer, req *control.
 		return reply(results), nil
 	}
 	stream := req.Stream
-	if stream == "kernel" {
+	if stream == "syslog" {
 		stream = ""
 	}
 	q := output.Query{Lines: req.Lines, Stream: stream}
@@ -89,7 +89,7 @@ func (s *Supervisor) verbLogs(ctx context.Context, p control.Peer, req *control.
 		last.Results = nil
 	}
 	// Who matches is settled now, by name: those who capture must not ask the loop.
-	own, chosen := []string{s.hub.Self().Name(), s.hub.Kernel().Name()}, names
+	own, chosen := []string{s.hub.Self().Name(), s.hub.Others().Name()}, names
 	match := func(name string) bool { return slices.Contains(chosen, name) }
 	if all && len(req.Names) == 0 && !req.Self {
 		match = func(name string) bool { return !slices.Contains(own, name) }

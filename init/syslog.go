@@ -152,7 +152,7 @@ func (s *Supervisor) route(pid int, group uint64, kernel bool) func(level, line 
 			return func(level, line string) (<-chan struct{}, bool) {
 				full, lost, ok := src.Say(level, line)
 				if !ok { // its output is not captured
-					return s.foreign(level, in.name+": "+line, kernel, false)
+					return s.foreign(level, in.name+": "+line, false)
 				}
 				return full, lost
 			}
@@ -160,15 +160,15 @@ func (s *Supervisor) route(pid int, group uint64, kernel bool) func(level, line 
 	}
 	// What the kernel has on its console is not wanted there twice.
 	quiet := kernel && s.opt.Place.machine()
-	return func(level, line string) (<-chan struct{}, bool) { return s.foreign(level, line, kernel, quiet) }
+	return func(level, line string) (<-chan struct{}, bool) { return s.foreign(level, line, quiet) }
 }
 
-func (s *Supervisor) foreign(level, line string, kernel, quiet bool) (<-chan struct{}, bool) {
+func (s *Supervisor) foreign(level, line string, quiet bool) (<-chan struct{}, bool) {
 	if s.opt.LogWriter != nil {
 		s.logf("%s", line)
 		return nil, false
 	}
-	return s.hub.Foreign(level, line, kernel, quiet)
+	return s.hub.Foreign(level, line, quiet)
 }
 
 // machine reports whether this is the init of a machine.

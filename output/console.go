@@ -17,7 +17,7 @@ const (
 	consoleWrite = 64 << 10
 	keepQueue    = 4 << 10 // of an empty queue's memory
 	selfName     = "pazinit"
-	kernelName   = "kmsg" // of what the kernel says, in the memory of pazinit's own log
+	othersName   = "syslog"
 )
 
 // A console is pazinit's own stdout or stderr, or both when they are one file.

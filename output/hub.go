@@ -64,7 +64,7 @@ type Hub struct {
 	opt      Options
 	out, err *console // one and the same when both are the same file
 	self     *Source  // ring of pazinit's own log
-	kernel   *Source  // and of what the kernel says in it
+	others   *Source  // and of what others say in it
 	log      ownLog
 
 	epfd, wakefd, timerfd, nullfd int
@@ -147,8 +147,8 @@ func New(opt Options) (*Hub, error) {
 	h.nameWidth.Store(int32(len(selfName)))
 	h.self = &Source{hub: h, cfg: Config{Name: selfName}}
 	h.self.ring.size = int(max(opt.RingSize, 0))
-	h.kernel = &Source{hub: h, cfg: Config{Name: kernelName}}
-	h.kernel.ring.size = h.self.ring.size
+	h.others = &Source{hub: h, cfg: Config{Name: othersName}}
+	h.others.ring.size = h.self.ring.size
 	if err := h.open(); err != nil {
 		h.closeFds()
 		return nil, err

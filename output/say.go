@@ -101,10 +101,10 @@ func (s *stream) sayAll() {
 }
 
 // Foreign writes a message of somebody else into pazinit's own log, as [Hub.Log]
-// does its own, from which it takes no room; in memory those of the kernel, which
-// are many, are kept apart, in [Hub.Kernel]. quiet keeps it from the console, where
+// does its own, from which it takes no room: in memory it is kept apart, in
+// [Hub.Others]. quiet keeps it from the console, where
 // it has been seen. The results are those of [Source.Say].
-func (h *Hub) Foreign(level, line string, kernel, quiet bool) (full <-chan struct{}, lost bool) {
+func (h *Hub) Foreign(level, line string, quiet bool) (full <-chan struct{}, lost bool) {
 	if h.log.file != nil {
 		h.mu.Lock()
 		late := len(h.log.file.pending) > logQueue/2
@@ -129,11 +129,7 @@ func (h *Hub) Foreign(level, line string, kernel, quiet bool) (full <-chan struc
 		}
 		c.mu.Unlock()
 	}
-	src := h.self
-	if kernel {
-		src = h.kernel
-	}
-	h.say(src, level, []byte(line), quiet)
+	h.say(h.others, level, []byte(line), quiet)
 	return nil, false
 }
 

@@ -78,8 +78,8 @@ func TestSayJSON(t *testing.T) {
 	src := newSource(t, h, Config{})
 	src.Say("critical", `web[1]: "said"`)
 	await(t, "flush", src.Flush())
-	h.Foreign("notice", "cron[2]: own", false, false)
-	h.Foreign("error", "kernel: quiet", true, true)
+	h.Foreign("notice", "cron[2]: own", false)
+	h.Foreign("error", "kernel: quiet", true)
 	closeHub(t, h)
 	text := read(t, console)
 	for _, want := range []string{
@@ -98,11 +98,16 @@ func TestSayJSON(t *testing.T) {
 func TestForeign(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "own")
 	h, console := newHub(t, Options{LogPath: path})
-	h.Foreign("error", "kernel: a", true, true)
-	h.Foreign("info", "cron[2]: b", false, false)
-	for src, want := range map[*Source]string{h.Self(): "cron[2]: b", h.Kernel(): "error: kernel: a"} {
-		if lines := src.Tail(Query{Lines: -1}); len(lines) != 1 || string(lines[0].Bytes) != want {
-			t.Errorf("Tail of %s = %v, want %s", src.Name(), lines, want)
+	h.Foreign("error", "kernel: a", true)
+	h.Foreign("info", "cron[2]: b", false)
+	h.Log("info", "own")
+	for src, want := range map[*Source]string{h.Self(): "own", h.Others(): "error: kernel: a, cron[2]: b"} {
+		var got []string
+		for _, l := range src.Tail(Query{Lines: -1}) {
+			got = append(got, string(l.Bytes))
+		}
+		if strings.Join(got, ", ") != want {
+			t.Errorf("Tail of %s = %q, want %s", src.Name(), got, want)
 		}
 	}
 	closeHub(t, h)
@@ -144,7 +149,7 @@ func TestSayFull(t *testing.T) {
 					}
 					return c
 				},
-				"Foreign": func() <-chan struct{} { c, _ := h.Foreign("info", line, false, false); return c },
+				"Foreign": func() <-chan struct{} { c, _ := h.Foreign("info", line, false); return c },
 			}
 			var waits []<-chan struct{}
 			for name, put := range puts {

@@ -32,8 +32,9 @@ type Line struct {
 // descriptors.
 func (h *Hub) Self() *Source { return h.self }
 
-// Kernel is the Source of the kernel's messages in it, as far as they are in memory.
-func (h *Hub) Kernel() *Source { return h.kernel }
+// Others is the Source of what [Hub.Foreign] wrote into it, as far as that is in
+// memory.
+func (h *Hub) Others() *Source { return h.others }
 
 // Tail collects what [Hub.Each] calls f with. For Lines -1 use Each: a file may
 // be longer than the memory.

@@ -28,15 +28,17 @@ func devLog(r *rig.Rig) string { return fmt.Sprintf("/proc/%d/root/dev/log", r.P
 
 // logLines are the lines that logs has of a name, with stream and level.
 func logLines(r *rig.Rig, name string) (out []string) {
-	req := &control.Request{Verb: "logs", Names: []string{name}, Lines: -1}
-	if name == "pazinit" {
-		req.Names, req.Self = nil, true
+	reqs := []*control.Request{{Verb: "logs", Names: []string{name}, Lines: -1}}
+	if name == "pazinit" { // all of its log
+		reqs = []*control.Request{{Verb: "logs", Self: true, Lines: -1}, {Verb: "logs", Stream: "syslog", Lines: -1}}
 	}
-	r.Ask(req, func(l *control.Reply) {
-		if l.Log != nil {
-			out = append(out, strings.TrimSpace(l.Log.Stream+" "+l.Log.Level)+"|"+l.Log.Line)
-		}
-	})
+	for _, req := range reqs {
+		r.Ask(req, func(l *control.Reply) {
+			if l.Log != nil {
+				out = append(out, strings.TrimSpace(l.Log.Stream+" "+l.Log.Level)+"|"+l.Log.Line)
+			}
+		})
+	}
 	return out
 }
 
