@@ -21,6 +21,7 @@ type machineFacts struct {
 	Buttons   bool     `json:"buttons"` // there are input devices
 	Kexec     bool     `json:"kexec"`   // a kernel is loaded
 	Network   string   `json:"network"` // none, waits or up
+	Waits     string   `json:"waits"`   // for what the network does
 	Unknown   []string `json:"unknown"` // words pazinit.* of the kernel's command line that nobody knows
 }
 
@@ -29,9 +30,7 @@ func (d *diagnosis) lookMachine() {
 	if !d.Place.Initial {
 		return
 	}
-	own, err1 := os.Readlink("/proc/self/exe")
-	first, err2 := os.Readlink("/proc/1/exe")
-	if (d.Supervisor == nil || d.Supervisor.PID != 1) && (err1 != nil || err2 != nil || own != first) {
+	if (d.Supervisor == nil || d.Supervisor.PID != 1) && !firstIsOwn("/") {
 		return
 	}
 	d.Machine = findMachine("/")
@@ -53,7 +52,7 @@ func findMachine(root string) *machineFacts {
 	case exists(filepath.Join(run, network.StateUp)):
 		f.Network = "up"
 	case exists(filepath.Join(run, network.StateFile)):
-		f.Network = "waits"
+		f.Network, f.Waits = "waits", waitsText(filepath.Join(run, network.StateWaits))
 	}
 	f.Root = mountOf(readSmall("/proc/self/mountinfo"), root).kind
 	if line, err := machine.ReadCmdline(filepath.Join(root, "proc/cmdline")); err == nil {
@@ -105,7 +104,11 @@ func (j *judge) machine() {
 	case "up":
 		j.add(markOK, "network", "up")
 	case "waits":
-		j.add(markLimited, "network", "not everything is there that was asked for; pazinit logs machine:network").without("wait_for: network waits", "")
+		text := "not everything is there that was asked for"
+		if f.Waits != "" {
+			text += ": " + f.Waits
+		}
+		j.add(markLimited, "network", text, "; pazinit logs machine:network").without("wait_for: network waits", "")
 	default:
 		j.add("", "network", "pazinit makes none")
 	}

@@ -32,6 +32,12 @@ func TestFindMachine(t *testing.T) {
 	if !f.Watchdog || !f.RTC || !f.Buttons || !f.Modules || f.Network != "waits" || f.Console != "ttyS0" || len(f.Unknown) != 1 {
 		t.Errorf("of all: %+v", f)
 	}
+	if err := os.WriteFile(filepath.Join(root, networkDir, network.StateWaits), []byte("eth0: no carrier"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if f = findMachine(root); f.Network != "waits" || f.Waits != "eth0: no carrier" {
+		t.Errorf("network %s, %s", f.Network, f.Waits)
+	}
 	if err := os.WriteFile(filepath.Join(root, networkDir, network.StateUp), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -42,9 +42,7 @@ type booted struct {
 func besideMachine(root string) (b booted, ok bool) {
 	proc := filepath.Join(root, "proc")
 	ns, err := os.Readlink(filepath.Join(proc, "self/ns/pid"))
-	own, err1 := os.Readlink(filepath.Join(proc, "self/exe"))
-	first, err2 := os.Readlink(filepath.Join(proc, "1/exe"))
-	if errors.Join(err, err1, err2) != nil || ns != initialPIDSpace || own != first {
+	if err != nil || ns != initialPIDSpace || !firstIsOwn(root) {
 		return b, false
 	}
 	b.line, err = machine.ReadCmdline(filepath.Join(proc, "cmdline"))
@@ -58,6 +56,14 @@ func besideMachine(root string) (b booted, ok bool) {
 		b.opts = machineOptions(&b.line, args)
 	}
 	return b, true
+}
+
+// firstIsOwn reports whether process 1 runs this program, by whichever of its names:
+// in an image /init and /bin/pazinit are one file.
+func firstIsOwn(root string) bool {
+	own, err1 := os.Stat(filepath.Join(root, "proc/self/exe"))
+	first, err2 := os.Stat(filepath.Join(root, "proc/1/exe"))
+	return err1 == nil && err2 == nil && os.SameFile(own, first)
 }
 
 // words are those of the kernel's command line that say something of the

@@ -27,7 +27,12 @@ func machineRoot(t *testing.T, line, argv, text string) (root, config string) {
 			t.Fatal(err)
 		}
 	}
-	for name, to := range map[string]string{"self/ns/pid": initialPIDSpace, "self/exe": "/sbin/pazinit", "1/exe": "/sbin/pazinit"} {
+	for _, name := range []string{"init", "bin"} { // as in an image
+		if err := os.Link(config, filepath.Join(root, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, to := range map[string]string{"self/ns/pid": initialPIDSpace, "self/exe": filepath.Join(root, "bin"), "1/exe": filepath.Join(root, "init")} {
 		path := filepath.Join(root, "proc", name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
@@ -74,7 +79,7 @@ func TestBesideMachine(t *testing.T) {
 			if err := os.Remove(exe); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.Symlink("/sbin/init", exe); err != nil {
+			if err := os.Symlink("/bin/sh", exe); err != nil {
 				t.Fatal(err)
 			}
 			if _, ok := besideMachine(root); ok {
