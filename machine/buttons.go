@@ -271,6 +271,7 @@ func (b *buttonWatch) read(fd int) {
 			}
 		}
 		unix.Close(fd)
+		b.look() // another may have its name already
 		return
 	}
 	for at := 0; at+size <= n; at += size {

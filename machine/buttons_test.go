@@ -164,6 +164,41 @@ func TestButtonsGoOn(t *testing.T) {
 	}
 }
 
+// TestButtonsSameName: a device that has the name of one that is not yet known to be
+// gone is heard.
+func TestButtonsSameName(t *testing.T) {
+	dev := t.TempDir()
+	path := filepath.Join(dev, "input/event0")
+	b := &buttonWatch{dev: dev, wanted: func(int) bool { return true }, report: func(Key) {}, devices: map[string]int{}}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.open(); err != nil {
+		t.Fatal(err)
+	}
+	defer b.close()
+	old, ok := b.devices["event0"]
+	if !ok {
+		t.Fatal("the device is not open")
+	}
+	if err := errors.Join(os.Remove(path), unix.Mkfifo(path, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	b.notified() // it is told of the second before it reads that the first is gone
+	b.read(old)  // no writer: the end of the file
+	var st, now unix.Stat_t
+	fd, ok := b.devices["event0"]
+	if !ok {
+		t.Fatal("the second device is not heard")
+	}
+	if err := errors.Join(unix.Fstat(fd, &now), unix.Stat(path, &st)); err != nil || st.Ino != now.Ino {
+		t.Errorf("it listens to another: %v", err)
+	}
+}
+
 // TestButtonsRest: an epoll that says no is asked less and less often, which is
 // said once, and the buttons are heard when it answers again.
 func TestButtonsRest(t *testing.T) {

@@ -499,6 +499,27 @@ func TestAny(t *testing.T) {
 	if got := have(t, "an1"); got != "192.0.2.50/24" {
 		t.Errorf("address = %q", got)
 	}
+
+	// What comes and goes is forgotten, and so is what becomes a bridge's port.
+	for i := range 3 {
+		name := fmt.Sprintf("an%d", i+2)
+		wire(t, name)
+		r.until(func(s State) bool {
+			return slices.ContainsFunc(s.Interfaces, func(i InterfaceState) bool { return i.Name == name })
+		})
+		if i == 0 {
+			if err := makeBridge("anbr"); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { unplug(t, "anbr") })
+			if err := setMaster(find(t, name), find(t, "anbr")); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			unplug(t, name)
+		}
+		r.until(func(s State) bool { return len(s.Interfaces) == 2 })
+	}
 }
 
 func TestAnyStatic(t *testing.T) {

@@ -238,6 +238,9 @@ func (r *runner) reconcile(ctx context.Context) (wait time.Duration, err error) 
 			break
 		}
 	}
+	r.ifaces = slices.DeleteFunc(r.ifaces, func(f *iface) bool { // or any name that ever was stays
+		return f.any && f.link.index == 0
+	})
 	if err := r.judge(); err != nil {
 		return 0, err
 	}
@@ -277,7 +280,7 @@ func (r *runner) expand(all []link) {
 		named := slices.ContainsFunc(r.ifaces, func(f *iface) bool {
 			return f.cfg.Name == l.name || slices.Contains(f.cfg.Bridge, l.name)
 		})
-		if named || !l.ether || l.master != 0 || l.kind != "" && l.kind != "veth" {
+		if named || !l.ether || l.master != 0 || l.kind != "" && l.kind != "veth" || len(r.ifaces) > maxList {
 			continue
 		}
 		in := r.anys
@@ -292,10 +295,10 @@ func (r *runner) expand(all []link) {
 // attend brings one device nearer to what it is to be. It returns true when it
 // made something that the list of devices does not have yet.
 func (r *runner) attend(ctx context.Context, f *iface, all []link) (again bool) {
-	i := slices.IndexFunc(all, func(l link) bool { return l.name == f.cfg.Name })
+	i := slices.IndexFunc(all, func(l link) bool { return l.name == f.cfg.Name && !(f.any && l.master != 0) })
 	if i < 0 {
 		if f.link.index != 0 {
-			r.o.Say(f.cfg.Name + ": is gone")
+			r.o.Say(f.cfg.Name + ": is gone") // or somebody's port, where Any stands for it
 			r.stopWorker(f)
 			*f = iface{cfg: f.cfg, any: f.any}
 		}
