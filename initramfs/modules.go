@@ -120,6 +120,9 @@ func underscored(name string) string { return strings.ReplaceAll(name, "-", "_")
 // testdata/modules/table holds both to that.
 func moduleName(file string) string {
 	name := path.Base(file)
+	if name == "/" || name == "." {
+		return ""
+	}
 	for _, end := range []string{".gz", ".xz", ".zst"} {
 		name = strings.TrimSuffix(name, end)
 	}

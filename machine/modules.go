@@ -149,6 +149,9 @@ func (m *modules) file(name string) string {
 // has underscores only.
 func moduleName(file string) string {
 	name := path.Base(file)
+	if name == "/" || name == "." {
+		return ""
+	}
 	for _, end := range []string{".gz", ".xz", ".zst"} {
 		name = strings.TrimSuffix(name, end)
 	}
