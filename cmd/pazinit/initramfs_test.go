@@ -140,7 +140,7 @@ func TestInitramfs(t *testing.T) {
 			map[string]string{"/etc/pazinit/sub/data": "d"}, ""},
 		{"a shell line", map[string]string{"Procfile": "a: while :; do ./run; ls; done > /dev/null\n", "run": tool, "root/bin/ls": tool}, []string{"root"}, map[string]string{"/etc/pazinit/run": tool}, ":a: /bin/ls from"},
 		{"no program", map[string]string{"Procfile": "a: nonesuch-program -x\nb: ./nothing\n"}, []string{"root"}, nil,
-			":a: program nonesuch-program not found in /usr/local/sbin, /usr/local/bin, /usr/sbin, /usr/bin, /sbin, /bin; install it here, put it into a FOLDER or --busybox, name it with --file HOST:PATH, or do without: --allow-missing nonesuch-program"},
+			":a: program nonesuch-program not found in /usr/local/sbin, /usr/local/bin, /usr/sbin, /usr/bin, /sbin, /bin; install it here, put it into a FOLDER or --busybox, name it with --file FILE:PATH, or do without: --allow-missing nonesuch-program"},
 		{"all that is missing", map[string]string{"Procfile": "a: nonesuch-program -x\nb: ./nothing\n"}, []string{"root"}, nil, ":b: program DIR/nothing not found"},
 		{"a program that may be missing", map[string]string{"Procfile": "a: nonesuch-program -x\n"}, []string{"root", "--allow-missing", "nonesuch-program"}, map[string]string{"/etc/pazinit/Procfile": "a: nonesuch-program -x\n"}, "note: "},
 		{"PATH of the environment", map[string]string{"Procfile": "a: tool\n", ".env": "PATH=/opt/bin\n", "root/opt/bin/tool": tool}, []string{"root"}, map[string]string{"/etc/pazinit/.env": "PATH=/opt/bin\n"}, ":a: /opt/bin/tool"},

@@ -641,7 +641,7 @@ func (m *Maker) program(what, name, host string, w *procfile.Worker, guess bool)
 	var missing *initramfs.MissingError
 	hint := ""
 	if errors.As(err, &missing) {
-		hint = fmt.Sprintf("; install it here, put it into a FOLDER or --busybox, name it with --file HOST:PATH, or do without: --allow-missing %s", short)
+		hint = fmt.Sprintf("; install it here, put it into a FOLDER or --busybox, name it with --file FILE:PATH, or do without: --allow-missing %s", short)
 	}
 	m.wrong("%s: %w%s", what, err, hint)
 }
