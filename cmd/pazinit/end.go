@@ -30,6 +30,9 @@ func (c *command) end(code int) int {
 			return execShell(machine, code, "", c.host.port())
 		},
 	}
+	if _, patiently := c.stderr.(*patient); !patiently && e.isMachine() {
+		e.stderr = &patient{to: c.stderr, limit: consoleLimit}
+	}
 	if then := os.Getenv(thenVariable); then != "" && e.isMachine() { // this was a shell
 		if strings.HasPrefix(then, thenBoot) {
 			e.say("the boot goes on")

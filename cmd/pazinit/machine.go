@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,11 +17,14 @@ import (
 	"github.com/pazinit/pazinit/machine"
 	"github.com/pazinit/pazinit/procfile"
 	"github.com/pazinit/pazinit/reaper"
+	"github.com/pazinit/pazinit/reaper/signals"
 )
 
 // A host is what this program is to a machine whose init it is, beside being its
 // supervisor.
 type host struct {
+	hearing
+
 	c        *command
 	args     []string // the program's
 	line     machine.Cmdline
@@ -37,6 +41,14 @@ type host struct {
 	alive    atomic.Pointer[*pazinit.Supervisor] // whom the watchdog asks; nil: nobody yet
 }
 
+// hearing is what a host hears while nobody supervises.
+type hearing struct {
+	hears    bool              // signals, from the boot on
+	wanted   chan signals.Info // those that end the machine
+	handing  sync.Mutex        // over, of what is wanted, to the supervisor
+	patience atomic.Int64      // of the watchdog, from its start on; ns
+}
+
 // A step is one thing that a machine's init does before it supervises. An error
 // is said, and only one that is fatal is an emergency: a machine that lacks
 // something is more use than none.
@@ -51,10 +63,10 @@ type step struct {
 // the applications' files, and then the rest.
 var bootSteps = []step{
 	{"mount /proc, /sys, /dev and the like", (*host).mountEarly, false},
+	{"set kernel.panic", (*host).earlyPanic, false},
 	{"open the console", (*host).openConsole, false},
 	{"read the kernel's command line", (*host).readLine, false},
 	{"clean the environment", (*host).cleanEnvironment, false},
-	{"set kernel.panic", (*host).setPanic, false},
 	{"look at the image", (*host).imageWhole, true},
 	{"load the image's modules", (*host).loadList, false},
 	{"move to the root", (*host).switchRoot, true},
@@ -63,6 +75,7 @@ var bootSteps = []step{
 	{"open the configured console", (*host).openOther, false},
 	{"set kernel.panic as configured", (*host).setPanic, false},
 	{"load modules", (*host).loadModules, false},
+	{"listen to the buttons", (*host).listenButtons, false},
 	{"start the watchdog", (*host).startWatchdog, false},
 	{"make the root writable", (*host).remountRoot, false},
 	{"set the clock", (*host).setClock, false},
@@ -74,7 +87,6 @@ var bootSteps = []step{
 	{"find the machine's id", (*host).machineID, false},
 	{"set the loopback up", (*host).loopback, false},
 	{"sysctls", (*host).setSysctls, false},
-	{"listen to the buttons", (*host).listenButtons, false},
 }
 
 // isMachine reports whether this process is the init of a machine, also before
@@ -103,14 +115,24 @@ const initialPIDSpace = "pid:[4026531836]"
 // boot is the life of a machine's init. It returns only what there is nobody to
 // return it to.
 func (c *command) boot(args []string) (code int) {
-	h := &host{c: c, args: args, up: newNetUp(), ready: make(chan struct{}), dir: networkDir}
+	c.stderr = &patient{to: c.stderr, limit: consoleLimit}
+	h := &host{c: c, args: args, up: newNetUp(), ready: make(chan struct{}), dir: networkDir, pressed: make(chan machine.Key, 1)}
+	h.wanted = make(chan signals.Info, 1)
 	c.host = h
 	defer func() {
 		if fault := recover(); fault != nil {
 			code = h.emergency(fmt.Errorf("a fault of pazinit: %v\n%s", fault, debug.Stack()), 1)
 		}
 	}()
+	if err := h.hear(); err != nil {
+		h.say("%v", err)
+	}
 	if err := h.run(bootSteps); err != nil {
+		var asked errAsked
+		if errors.As(err, &asked) {
+			e := &ender{place: machinePlace, stderr: c.stderr, machine: h.finish, rest: reaper.Rest}
+			return e.end(string(asked), 1)
+		}
 		if isErrors(err) {
 			return h.emergency(err, exitUsage)
 		}
@@ -149,6 +171,8 @@ func (h *host) run(steps []step) error {
 		case err == nil:
 		case s.fatal:
 			return fmt.Errorf("%s: %w", s.name, err)
+		case isAsked(err):
+			return err
 		default:
 			for _, e := range each(err) {
 				h.say("%s: %v", s.name, e)
@@ -158,14 +182,56 @@ func (h *host) run(steps []step) error {
 	return nil
 }
 
-// guarded carries out one step. A fault of ours in it is an error of it.
-func (h *host) guarded(s *step) (err error) {
-	defer func() {
-		if fault := recover(); fault != nil {
-			err = fmt.Errorf("a fault of pazinit: %v\n%s", fault, debug.Stack())
-		}
+// guarded carries out one step. A fault of ours in it is an error of it. A step
+// that waits, for a disk say, is left behind when the machine is to end.
+func (h *host) guarded(s *step) error {
+	done := make(chan error, 1)
+	go func() {
+		defer func() {
+			if fault := recover(); fault != nil {
+				done <- fmt.Errorf("a fault of pazinit: %v\n%s", fault, debug.Stack())
+			}
+		}()
+		done <- s.do(h)
 	}()
-	return s.do(h)
+	what, err := h.await(-1, done)
+	if what != "" {
+		return errAsked(what)
+	}
+	return err
+}
+
+// An errAsked is the word of how the machine is to end, before it was up.
+type errAsked string
+
+func (e errAsked) Error() string { return string(e) + " was asked for" }
+
+// await waits for done, limit at most (negative: for ever), and for a signal or a
+// button that ends the machine: what says how, "" if none came.
+func (h *host) await(limit time.Duration, done <-chan error) (what string, err error) {
+	var over <-chan time.Time
+	if limit >= 0 {
+		t := time.NewTimer(limit)
+		defer t.Stop()
+		over = t.C
+	}
+	for {
+		var from string
+		select {
+		case err := <-done:
+			return "", err
+		case <-over:
+			return "", nil
+		case i := <-h.wanted:
+			what, from = h.meaning(i)
+		case k := <-h.pressed:
+			what, from = h.meaningOf(k)
+		}
+		if what != "" && what != "ignore" {
+			h.say("%s: %s", from, what)
+			return what, nil
+		}
+	}
 }
 
 // each are the errors that err was joined of.
@@ -179,6 +245,11 @@ func each(err error) []error {
 		return out
 	}
 	return []error{err}
+}
+
+func isAsked(err error) bool {
+	var asked errAsked
+	return errors.As(err, &asked)
 }
 
 func isErrors(err error) bool {
@@ -225,15 +296,19 @@ func (h *host) openOther() error {
 	return nil
 }
 
+// earlyPanic comes ahead of all that could fail. What the kernel was told stays.
+func (h *host) earlyPanic() error {
+	if line, _ := machine.ReadCmdline(""); line.Panic {
+		return nil
+	}
+	return machine.SetKernelPanic(10 * time.Second)
+}
+
 func (h *host) setPanic() error {
-	d := 10 * time.Second
-	switch {
-	case h.cfg != nil && h.cfg.Machine.PanicTimeout >= 0:
-		d = h.cfg.Machine.PanicTimeout
-	case h.cfg != nil || h.line.Panic:
+	if h.cfg.Machine.PanicTimeout < 0 {
 		return nil // done before, or by the kernel
 	}
-	return machine.SetKernelPanic(d)
+	return machine.SetKernelPanic(h.cfg.Machine.PanicTimeout)
 }
 
 // moduleList is where the maker of an image writes what it needs at once.
@@ -397,19 +472,34 @@ func (h *host) setSysctls() error {
 	return errors.Join(machine.Sysctls(values)...)
 }
 
-// feed feeds the watchdog as long as the supervisor's loop answers. It reports
-// whether that is over, and not only broken off.
-func (h *host) feed(w *machine.Watchdog) (over bool) {
+// feed feeds the watchdog as long as the supervisor's loop answers, and before there
+// is one as long as patience has it from begin on. It reports whether that is over, and not only broken off.
+func (h *host) feed(w *machine.Watchdog, begin time.Time) (over bool) {
 	defer func() {
 		if v := recover(); v != nil {
 			h.say("a fault of pazinit, feeding the watchdog: %v", v)
 		}
 	}()
 	w.Run(func() bool {
-		s := h.alive.Load()
-		return s == nil || (*s).Alive()
+		if s := h.alive.Load(); s != nil {
+			return (*s).Alive()
+		}
+		return time.Since(begin) < time.Duration(h.patience.Load())
 	})
 	return true
+}
+
+// bootPatience is how long a machine may take to have a supervisor, beside what it
+// is to wait for.
+const bootPatience = 5 * time.Minute
+
+// lend has the watchdog wait for d longer; negative is for ever.
+func (h *host) lend(d time.Duration) {
+	const ever = 1 << 61
+	if d < 0 {
+		d = ever
+	}
+	h.patience.Store(min(h.patience.Load(), ever) + int64(min(d, ever)))
 }
 
 // startWatchdog has the hardware look after us from here on.
@@ -429,8 +519,13 @@ func (h *host) startWatchdog() error {
 	h.watchdog = w
 	h.say("the watchdog %s bites after %v", w.Name(), w.Timeout())
 	w.Say = func(err error) { h.say("%v", err) }
+	h.lend(bootPatience + swapWait)
+	for _, m := range h.cfg.Mounts {
+		h.lend(m.Wait)
+	}
+	begin := time.Now()
 	go func() {
-		for !h.feed(w) { // one that panicked is begun again
+		for !h.feed(w, begin) { // one that panicked is begun again
 			time.Sleep(time.Second)
 		}
 	}()

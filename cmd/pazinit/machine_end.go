@@ -3,7 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -20,26 +22,30 @@ type ending struct {
 	what string
 	code int
 	say  func(format string, args ...any)
+	feed func() error  // the watchdog; nil: there is none
+	each time.Duration // that it is to be fed
 }
 
 // An endStep is one thing that is done then. An error is said, and holds nothing
-// up; a step that takes longer than limit is left behind.
+// up; a step that takes longer than limit is left behind, and late done instead. The
+// watchdog is fed meanwhile.
 type endStep struct {
 	name  string
 	do    func(*ending) error
 	limit time.Duration
+	late  func() error // or nil
 }
 
 // endSteps are what comes between the last worker and the power, in order.
 var endSteps = []endStep{
-	{"end all processes", (*ending).killAll, 10 * time.Second},
-	{"keep the entropy seed", (*ending).saveSeed, 5 * time.Second},
-	{"keep the time", (*ending).saveClock, 5 * time.Second},
-	{"hand the watchdog over", (*ending).handOver, 5 * time.Second},
-	{"write everything to the disks", (*ending).sync, 10 * time.Minute}, // as long as that goes forward
-	{"stop swapping", (*ending).swapOff, time.Minute},
-	{"unmount", (*ending).unmount, 2 * time.Minute},
-	{"tell the result", (*ending).report, 5 * time.Second},
+	{"end all processes", (*ending).killAll, 10 * time.Second, nil},
+	{"keep the entropy seed", (*ending).saveSeed, 5 * time.Second, nil},
+	{"keep the time", (*ending).saveClock, 5 * time.Second, nil},
+	{"write everything to the disks", (*ending).sync, 10 * time.Minute, nil}, // as long as that goes forward
+	{"stop swapping", (*ending).swapOff, machine.SwapOffLimit + 10*time.Second, nil},
+	{"unmount", (*ending).unmount, machine.UnmountLimit + 10*time.Second, machine.Force},
+	{"tell the result", (*ending).report, 5 * time.Second, nil},
+	{"hand the watchdog over", (*ending).handOver, 5 * time.Second, nil},
 }
 
 // carryOut does the steps, and what is wanted at last. It returns if that is
@@ -56,21 +62,13 @@ func (e *ending) carryOut(steps []endStep, power func(what, argument string) err
 			}()
 			done <- s.do(e)
 		}()
-		limit := time.NewTimer(s.limit)
-		select {
-		case err := <-done:
-			if err == nil {
-				break
-			}
+		if err := e.await(s, done); err != nil {
 			for _, one := range each(err) {
 				if !errors.Is(one, errors.ErrUnsupported) {
 					e.say("%s: %v", s.name, one)
 				}
 			}
-		case <-limit.C:
-			e.say("%s: it takes longer than %v and is left", s.name, s.limit)
 		}
-		limit.Stop()
 	}
 	err := power(e.what, "")
 	if e.what == "kexec" { // a machine that only stands there helps nobody
@@ -81,6 +79,34 @@ func (e *ending) carryOut(steps []endStep, power func(what, argument string) err
 		err = errors.New("it did nothing")
 	}
 	return err
+}
+
+// await waits for a step, and feeds the watchdog, which would bite in the middle of
+// a long one: each has its limit.
+func (e *ending) await(s *endStep, done <-chan error) error {
+	limit := time.NewTimer(s.limit)
+	defer limit.Stop()
+	var hungry <-chan time.Time
+	if e.feed != nil {
+		t := time.NewTicker(e.each)
+		defer t.Stop()
+		hungry = t.C
+		_ = e.feed()
+	}
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-hungry:
+			_ = e.feed() // what fails comes again soon
+		case <-limit.C:
+			e.say("%s: it takes longer than %v and is left", s.name, s.limit)
+			if s.late == nil {
+				return nil
+			}
+			return s.late()
+		}
+	}
 }
 
 func (e *ending) sayLine(msg string) { e.say("%s", msg) }
@@ -138,7 +164,10 @@ func (e *ending) unmount() error {
 	return nil
 }
 
-func (e *ending) report() error { return machine.Report(e.code, e.port()) }
+func (e *ending) report() error {
+	letGo(2)
+	return machine.Report(e.code, e.port())
+}
 
 // portVariable hands the port over to the shell that on_end asks for, and back.
 const portVariable = "PAZINIT_DEBUG_EXIT"
@@ -167,8 +196,19 @@ const defaultDelay = 10 * time.Second
 // errWrong is said below what is wrong with the configuration.
 var errWrong = errors.New("the configuration is wrong, as is said above")
 
-// emergency is what becomes of a machine that cannot be started; code is its result.
+// emergency is what becomes of a machine that cannot be started; code is its
+// result. It never returns: a fault of ours in it starts the machine again, too.
 func (h *host) emergency(err error, code int) int {
+	e := &ender{place: machinePlace, stderr: h.c.stderr, machine: h.finish, rest: reaper.Rest}
+	what := guard(h, "reboot", func() string { return h.stand(err, code) })
+	return guard(h, code, func() int { return e.end(what, code) })
+}
+
+// stand tells of an emergency, and what follows it: after a delay that the machine
+// starts again, or before what a signal or a button says.
+func (h *host) stand(err error, code int) (what string) {
+	letGo(2)
+	h.unsupervised()
 	h.tell(err)
 	delay, shell := defaultDelay, h.line.Shell
 	if h.cfg != nil {
@@ -180,10 +220,26 @@ func (h *host) emergency(err error, code int) int {
 		h.say("emergency: no shell: %v", execShell(true, code, thenReboot, h.port()))
 	}
 	h.say("emergency: the machine is started again in %v", delay)
-	_ = machine.CtrlAltDel(true) // whoever cannot wait
-	time.Sleep(delay)
-	e := &ender{place: machinePlace, stderr: h.c.stderr, machine: h.finish, rest: reaper.Rest}
-	return e.end("reboot", code)
+	if !h.hears {
+		_ = machine.CtrlAltDel(true) // whoever cannot wait
+	}
+	h.lend(delay + time.Minute)
+	if what, _ = h.await(delay, nil); what == "" {
+		what = "reboot"
+	}
+	return what
+}
+
+// guard calls f; a fault of ours in it is said, and gives fallback.
+func guard[T any](h *host, fallback T, f func() T) (out T) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			out = fallback
+			defer func() { _ = recover() }()
+			h.say("a fault of pazinit: %v\n%s", fault, debug.Stack())
+		}
+	}()
+	return f()
 }
 
 // tell says why a machine cannot be started, each error on its line.
@@ -204,9 +260,18 @@ func (h *host) port() uint16 { return (&ending{host: h}).port() }
 
 // finish is the end of a machine; see [ending.carryOut].
 func (h *host) finish(what string, code int) error {
+	letGo(2)
+	var out io.Writer = &patient{to: stderr{}, limit: consoleLimit}
 	e := &ending{host: h, what: what, code: code, say: func(format string, args ...any) {
-		fmt.Fprintf(stderr{}, "pazinit: "+format+"\n", args...)
+		fmt.Fprintf(out, "pazinit: "+format+"\n", args...)
 	}}
+	if h != nil {
+		out = h.c.stderr
+		if w := h.watchdog; w != nil {
+			w.Take()
+			e.feed, e.each = w.Feed, w.Timeout()/4
+		}
+	}
 	return e.carryOut(endSteps, machine.Power)
 }
 

@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"os"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 
@@ -40,6 +42,9 @@ func (h *host) signal(s *pazinit.Supervisor, i signals.Info) {
 // called.
 func (h *host) meaning(i signals.Info) (what, from string) {
 	if i.Signal == unix.SIGINT && !i.Sent() {
+		if h.cfg == nil {
+			return "reboot", "Ctrl-Alt-Del"
+		}
 		return h.cfg.Machine.CtrlAltDel, "Ctrl-Alt-Del"
 	}
 	return machineSignals[i.Signal], unix.SignalName(i.Signal)
@@ -57,8 +62,7 @@ func (h *host) press(s *pazinit.Supervisor, from, what string) {
 // listenButtons has Ctrl-Alt-Del send a signal, and hears the power button.
 func (h *host) listenButtons() error {
 	err := machine.CtrlAltDel(false)
-	pressed := make(chan machine.Key, 1)
-	h.pressed = pressed
+	pressed := h.pressed
 	var errButtons error
 	_, errButtons = machine.Buttons(func(k machine.Key) {
 		select {
@@ -84,7 +88,17 @@ func (h *host) sayLater(msg string) {
 // supervising has the supervisor hear of the buttons, and the watchdog of the
 // supervisor.
 func (h *host) supervising(s *pazinit.Supervisor) {
+	h.handing.Lock()
 	h.alive.Store(&s)
+	h.handing.Unlock()
+	select {
+	case i := <-h.wanted:
+		go func() {
+			defer panicked(s, "signals")
+			h.signal(s, i)
+		}()
+	default:
+	}
 	if err := h.up.watch(h.dir, func(why string) { s.WaitsFor("network", why) }, func(v any) { s.Panicked("the watch of the network", v) }); err != nil {
 		s.Log(err.Error())
 	}
@@ -99,11 +113,65 @@ func (h *host) supervising(s *pazinit.Supervisor) {
 // button is a button that was pressed.
 func (h *host) button(s *pazinit.Supervisor, k machine.Key) {
 	defer panicked(s, "the buttons")
+	what, from := h.meaningOf(k)
+	h.press(s, from, what)
+}
+
+// meaningOf is what a button does to the machine, and what it is called.
+func (h *host) meaningOf(k machine.Key) (what, from string) {
 	if k == machine.KeyRestart {
-		h.press(s, "the restart button", h.cfg.Machine.CtrlAltDel)
-		return
+		return h.cfg.Machine.CtrlAltDel, "the restart button"
 	}
-	h.press(s, "the power button", h.cfg.Machine.PowerButton)
+	return h.cfg.Machine.PowerButton, "the power button"
+}
+
+// hear has signals heard from here on: until there is a supervisor the boot and the
+// emergency heed them, see await.
+func (h *host) hear() error {
+	caught := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		err := signals.Catch(unix.SIGCHLD)
+		caught <- err
+		if err != nil {
+			return
+		}
+		for {
+			if i, ok := signals.Wait(-1); ok && i.PID != os.Getpid() { // SIGPIPE, when nobody reads what it writes
+				h.heard(i)
+			}
+		}
+	}()
+	err := <-caught
+	h.hears = err == nil
+	return err
+}
+
+func (h *host) heard(i signals.Info) {
+	defer func() {
+		if v := recover(); v != nil {
+			h.say("a fault of pazinit, at a signal: %v", v)
+		}
+	}()
+	h.handing.Lock()
+	s := h.alive.Load()
+	if s == nil && machineSignals[i.Signal] != "" {
+		select {
+		case h.wanted <- i:
+		default: // one is enough
+		}
+	}
+	h.handing.Unlock()
+	if s != nil {
+		h.signal(*s, i)
+	}
+}
+
+// unsupervised is after a supervisor that could not begin.
+func (h *host) unsupervised() {
+	h.handing.Lock()
+	h.alive.Store(nil)
+	h.handing.Unlock()
 }
 
 // ends says whether the verbs poweroff, reboot, halt and kexec can be done here.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -91,26 +92,48 @@ func TestEndStepsRun(t *testing.T) {
 	var did, said []string
 	e := &ending{what: "kexec", say: func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }}
 	note := func(name string, err error) endStep {
-		return endStep{name, func(*ending) error { did = append(did, name); return err }, time.Minute}
+		return endStep{name, func(*ending) error { did = append(did, name); return err }, time.Minute, nil}
 	}
 	hang := make(chan struct{})
 	defer close(hang)
 	err := e.carryOut([]endStep{
 		note("kill", nil), note("clock", fmt.Errorf("no clock: %w", errors.ErrUnsupported)), note("swap", errors.New("busy")),
-		{"sync", func(*ending) error { <-hang; return nil }, time.Millisecond},
-		{"seed", func(*ending) error { panic("a slip") }, time.Minute},
+		{"sync", func(*ending) error { <-hang; return nil }, time.Millisecond, func() error { did = append(did, "force"); return unix.EPERM }},
+		{"seed", func(*ending) error { panic("a slip") }, time.Minute, nil},
 		note("unmount", nil),
 	}, func(what, _ string) error { did = append(did, what); return unix.EPERM })
 	if !errors.Is(err, unix.EPERM) {
 		t.Errorf("carryOut: %v", err)
 	}
-	if got, want := strings.Join(did, " "), "kill clock swap unmount kexec reboot"; got != want {
+	if got, want := strings.Join(did, " "), "kill clock swap force unmount kexec reboot"; got != want {
 		t.Errorf("did %s, want %s", got, want)
 	}
-	want := []string{"swap: busy", "sync: it takes longer than 1ms and is left", "seed: a fault of pazinit: a slip", "kexec was refused: operation not permitted; rebooting"}
+	want := []string{"swap: busy", "sync: it takes longer than 1ms and is left", "sync: operation not permitted", "seed: a fault of pazinit: a slip", "kexec was refused: operation not permitted; rebooting"}
 	if !slices.Equal(said, want) {
 		t.Errorf("said %q, want %q", said, want)
 	}
+}
+
+// TestEndFeeds has the watchdog fed while a step takes its time, and no longer than
+// its limit.
+func TestEndFeeds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fed := 0
+		e := &ending{
+			what: "reboot", say: func(string, ...any) {},
+			feed: func() error { fed++; return errors.New("refused") }, each: 2500 * time.Millisecond,
+		}
+		hang := make(chan struct{})
+		begin := time.Now()
+		_ = e.carryOut([]endStep{
+			{"sync", func(*ending) error { time.Sleep(101 * time.Second); return nil }, 10 * time.Minute, nil},
+			{"unmount", func(*ending) error { <-hang; return nil }, 20 * time.Second, nil},
+		}, func(string, string) error { return nil })
+		close(hang)
+		if got := time.Since(begin); fed < 46 || fed > 52 || got != 121*time.Second {
+			t.Errorf("fed %d times in %v, want about 49 in 2m1s", fed, got)
+		}
+	})
 }
 
 func TestEndOrder(t *testing.T) {
@@ -121,9 +144,80 @@ func TestEndOrder(t *testing.T) {
 			t.Errorf("%s has no limit", s.name)
 		}
 	}
-	want := "end all processes, keep the entropy seed, keep the time, hand the watchdog over, write everything to the disks, stop swapping, unmount, tell the result"
+	want := "end all processes, keep the entropy seed, keep the time, write everything to the disks, stop swapping, unmount, tell the result, hand the watchdog over"
 	if got := strings.Join(names, ", "); got != want {
 		t.Errorf("steps are %s, want %s", got, want)
+	}
+}
+
+// TestEmergencyStands waits for its delay, and for who ends the machine before.
+func TestEmergencyStands(t *testing.T) {
+	stand := func(delay time.Duration, do func(*host)) (string, string) {
+		h, out := newHost()
+		h.cfg = &procfile.Config{Machine: procfile.Machine{RebootDelay: delay, CtrlAltDel: "ignore", PowerButton: "poweroff"}}
+		h.hears, h.wanted, h.pressed = true, make(chan signals.Info, 1), make(chan machine.Key, 1)
+		do(h)
+		return h.stand(errors.New("no root"), 1), out.String()
+	}
+	for name, tt := range map[string]struct {
+		delay time.Duration
+		do    func(*host)
+		want  string
+		says  string
+	}{
+		"nobody":     {0, func(*host) {}, "reboot", "emergency: no root\n"},
+		"ignored":    {time.Millisecond, func(h *host) { h.heard(signals.Info{Signal: unix.SIGINT, Code: 128}) }, "reboot", ""},
+		"no meaning": {time.Millisecond, func(h *host) { h.heard(signals.Info{Signal: unix.SIGHUP}) }, "reboot", ""},
+		"USR2":       {time.Hour, func(h *host) { h.heard(signals.Info{Signal: unix.SIGUSR2}) }, "poweroff", "pazinit: SIGUSR2: poweroff\n"},
+		"USR1 twice": {time.Hour, func(h *host) {
+			h.heard(signals.Info{Signal: unix.SIGUSR1})
+			h.heard(signals.Info{Signal: unix.SIGTERM})
+		}, "halt", ""},
+		"the button": {time.Hour, func(h *host) { h.pressed <- machine.KeyPower }, "poweroff", "the power button: poweroff\n"},
+	} {
+		if got, out := stand(tt.delay, tt.do); got != tt.want || !strings.Contains(out, tt.says) {
+			t.Errorf("%s: %q, want %q; it said %q", name, got, tt.want, out)
+		}
+	}
+	h, out := newHost()
+	if got := guard(h, "reboot", func() string { panic("a slip") }); got != "reboot" || !strings.Contains(out.String(), "a fault of pazinit: a slip\ngoroutine") {
+		t.Errorf("guard: %q, said %q", got, out)
+	}
+}
+
+// TestBootAsked leaves a step that waits, when somebody ends the machine.
+func TestBootAsked(t *testing.T) {
+	h, _ := newHost()
+	h.wanted = make(chan signals.Info, 1)
+	forever := make(chan struct{})
+	defer close(forever)
+	err := h.run([]step{
+		{name: "wait for a disk", do: func(h *host) error {
+			h.heard(signals.Info{Signal: unix.SIGTERM})
+			<-forever
+			return nil
+		}},
+		{name: "never", do: func(*host) error { t.Error("it goes on"); return nil }},
+	})
+	var asked errAsked
+	if !errors.As(err, &asked) || asked != "reboot" {
+		t.Errorf("run = %v, want a reboot", err)
+	}
+}
+
+// TestPatience is how long the watchdog is fed without a supervisor.
+func TestPatience(t *testing.T) {
+	h, _ := newHost()
+	h.lend(time.Minute)
+	h.lend(time.Second)
+	if got := time.Duration(h.patience.Load()); got != 61*time.Second {
+		t.Errorf("patience %v", got)
+	}
+	for range 5 {
+		h.lend(-1)
+		if got := time.Duration(h.patience.Load()); got < 100*365*24*time.Hour/2 {
+			t.Errorf("for ever is %v", got)
+		}
 	}
 }
 

@@ -124,7 +124,9 @@ func (c *command) supervise(args []string, named bool) int {
 	if c.host != nil {
 		place.PID1, place.Initial = true, true // also without /proc
 	}
-	if place.PID1 { // a stop that comes early is a stop, and waits until there is something to stop
+	if c.host != nil && c.host.hears {
+		to = nil // they are heard already
+	} else if place.PID1 { // a stop that comes early is a stop, and waits until there is something to stop
 		if err := c.forward(to, place); err != nil {
 			return c.fail(1, "%v", err)
 		}
@@ -178,7 +180,9 @@ func (c *command) supervise(args []string, named bool) int {
 			return c.fail(1, "%v", err)
 		}
 	}
-	to <- s
+	if to != nil {
+		to <- s
+	}
 	if c.host != nil {
 		c.host.supervising(s)
 	}
