@@ -290,9 +290,7 @@ func relabel(t *testing.T, path, label string) {
 // The kernel says when a device has come: a loop device gets its file while its
 // label is waited for.
 func TestFindLateLoop(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
+	needRoot(t)
 	label := fmt.Sprintf("late%d", os.Getpid())
 	img := image(t, "ext2", 1<<20)
 	relabel(t, img, label)

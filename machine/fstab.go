@@ -3,6 +3,7 @@ package machine
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -12,22 +13,26 @@ const lateDevice = 30 * time.Second
 
 // ReadFstab reads a file in the format of fstab(5), of at most 1 MiB. A swap is
 // the first and the fourth field as they stand there, for [SwapOn]. A line that
-// makes no sense is left out and is in the error with its number; the others
-// are good. The fifth and the sixth field mean nothing: checking file systems
-// is left to a worker that runs once.
+// makes no sense is left out; the others are good. All such lines are in the
+// error, each with its number, but for those with nofail: of them say is told,
+// which may be nil. The fifth and the sixth field mean nothing: checking file
+// systems is left to a worker that runs once.
 //
 // Lines with noauto are left out. A device is waited for for 30 seconds, with
 // nofail not at all; x-systemd.device-timeout= says otherwise.
-func ReadFstab(path string) (mounts []Mount, swaps []string, err error) {
+func ReadFstab(path string, say func(string)) (mounts []Mount, swaps []string, err error) {
+	if say == nil {
+		say = sayNothing
+	}
 	b, err := readBounded(path, 1<<20)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read fstab: %w", err)
 	}
-	mounts, swaps, errs := parseFstab(path, string(b))
+	mounts, swaps, errs := parseFstab(path, string(b), say)
 	return mounts, swaps, errors.Join(errs...)
 }
 
-func parseFstab(path, s string) (mounts []Mount, swaps []string, errs []error) {
+func parseFstab(path, s string, say func(string)) (mounts []Mount, swaps []string, errs []error) {
 	n := 0
 	for line := range strings.Lines(strings.TrimPrefix(s, "\ufeff")) {
 		n++
@@ -38,7 +43,11 @@ func parseFstab(path, s string) (mounts []Mount, swaps []string, errs []error) {
 		m, swap, err := parseFstabLine(f)
 		switch {
 		case err != nil:
-			errs = append(errs, fmt.Errorf("%s:%d: %w", path, n, err))
+			if err = fmt.Errorf("%s:%d: %w", path, n, err); isNofail(f) {
+				say(err.Error())
+			} else {
+				errs = append(errs, err)
+			}
 		case swap != "":
 			swaps = append(swaps, swap)
 		case m.Target != "":
@@ -46,6 +55,12 @@ func parseFstab(path, s string) (mounts []Mount, swaps []string, errs []error) {
 		}
 	}
 	return mounts, swaps, errs
+}
+
+// isNofail says whether the options of a line, which may be a bad one, have the
+// word nofail.
+func isNofail(f []string) bool {
+	return len(f) > 3 && slices.Contains(splitOptions(f[3]), "nofail")
 }
 
 // parseFstabLine returns neither a mount nor a swap for a line that is to be

@@ -45,7 +45,7 @@ func TestParseFstab(t *testing.T) {
 		{line: "/img /a ext4 loop=/dev/loop0", err: "not understood"},
 		{line: "/a /b none remount", err: "not understood"},
 	} {
-		mounts, swaps, errs := parseFstab("f", "\n"+c.line+"\n")
+		mounts, swaps, errs := parseFstab("f", "\n"+c.line+"\n", sayNothing)
 		if c.err != "" {
 			if len(errs) != 1 || !strings.Contains(errs[0].Error(), c.err) || !strings.HasPrefix(errs[0].Error(), "f:2: ") || len(mounts)+len(swaps) > 0 {
 				t.Errorf("%.60q: %v, %v, %v, want an error with %q", c.line, mounts, swaps, errs, c.err)
@@ -66,6 +66,19 @@ func TestParseFstab(t *testing.T) {
 	}
 }
 
+// A bad line with nofail is said and is no error, whatever is bad of it.
+func TestBadFstabNofail(t *testing.T) {
+	var s said
+	text := "/a a ext4 rw,nofail\n/b /b ext4 remount,nofail 0 0\n/c nofail\n/d /d ext4 x=nofail,remount\n/e none swap nofail,x-systemd.device-timeout=x\n"
+	mounts, swaps, errs := parseFstab("f", text, s.say)
+	if len(mounts)+len(swaps) > 0 || len(s.lines) != 3 || !s.has("f:1: ") || !s.has("f:2: ") || !s.has("f:5: ") {
+		t.Errorf("%v, %v, said %q, want lines 1, 2 and 5 said", mounts, swaps, s.lines)
+	}
+	if len(errs) != 2 || !strings.HasPrefix(errs[0].Error(), "f:3: ") || !strings.HasPrefix(errs[1].Error(), "f:4: ") {
+		t.Errorf("errors %v, want lines 3 and 4", errs)
+	}
+}
+
 // A bad line costs itself alone.
 func TestReadFstab(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "fstab")
@@ -73,7 +86,7 @@ func TestReadFstab(t *testing.T) {
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	mounts, _, err := ReadFstab(path)
+	mounts, _, err := ReadFstab(path, nil)
 	if len(mounts) != 2 || mounts[0].Target != "/a" || mounts[0].Type != "ext4" || mounts[1].Target != "/c" {
 		t.Errorf("mounts = %+v, want /a and /c", mounts)
 	}
@@ -83,10 +96,10 @@ func TestReadFstab(t *testing.T) {
 	if err := os.Truncate(path, 1<<20+1); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := ReadFstab(path); err == nil {
+	if _, _, err := ReadFstab(path, nil); err == nil {
 		t.Error("a file of more than 1 MiB is read")
 	}
-	if _, _, err := ReadFstab(path + "x"); !os.IsNotExist(err) && !strings.Contains(fmt.Sprint(err), "no such file") {
+	if _, _, err := ReadFstab(path+"x", nil); !os.IsNotExist(err) && !strings.Contains(fmt.Sprint(err), "no such file") {
 		t.Errorf("no file: %v", err)
 	}
 }
@@ -152,7 +165,7 @@ func FuzzFstab(f *testing.F) {
 	f.Add("/dev/vdb /data ext4 defaults 0 2\nLABEL=a\\040b /x auto nofail,x-systemd.device-timeout=5\n")
 	f.Add("/dev/vdc none swap sw,pri=5\n# c\n")
 	f.Fuzz(func(t *testing.T, s string) {
-		mounts, swaps, errs := parseFstab("f", s)
+		mounts, swaps, errs := parseFstab("f", s, sayNothing)
 		if n := strings.Count(s, "\n") + 1; len(mounts)+len(swaps)+len(errs) > n {
 			t.Errorf("%d results of %d lines", len(mounts)+len(swaps)+len(errs), n)
 		}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,15 +24,19 @@ type Mount struct {
 	Optional bool          // nofail: what goes wrong is said and is no error
 }
 
-// Network says whether the file system needs the network: by its type or by the
-// option _netdev.
+// Network says whether the file system needs the network: by its type, by its
+// transport (9p's trans=) or by the option _netdev.
 func (m Mount) Network() bool {
 	switch m.Type {
 	case "nfs", "nfs4", "cifs", "smb3", "ceph", "afs", "glusterfs":
 		return true
 	}
 	o, err := parseOptions(m.Options)
-	return err == nil && o.network
+	if err != nil {
+		return false
+	}
+	data := splitOptions(o.data)
+	return o.network || m.Type == "9p" && (slices.Contains(data, "trans=tcp") || slices.Contains(data, "trans=rdma"))
 }
 
 // early is a row of what every program expects of a machine.
@@ -234,8 +239,9 @@ func v1Controllers(path string) (names []string, err error) {
 // 755, an empty file for a file that is bound, and the folders that an overlay
 // writes to. A symbolic link in a target is followed, and where it leads is
 // what counts: nothing but their own kind is mounted over /proc, /sys, /dev and
-// /run. "/" is mounted again with its options. What is mounted at a target
-// already, from the same source, stays or gets its options.
+// /run. "/" is mounted again with its options, but not an initramfs, for which
+// none are meant. What is mounted at a target already, from the same source, stays
+// or gets its options.
 //
 // Programs like mount.nfs are not called: what needs one is a worker's task.
 func MountAll(list []Mount, say func(string)) []error {
@@ -335,6 +341,10 @@ func kindAt(path string) string {
 // mountOne mounts one, its options read and its target looked at.
 func (h hands) mountOne(f finder, m Mount, o options, wait time.Duration, say func(string)) error {
 	if filepath.Clean(m.Target) == "/" {
+		if InInitramfs() { // the line is about another root
+			say("the options of / are not for an initramfs: left as it is")
+			return nil
+		}
 		return h.remount("/", o, true)
 	}
 	begin := time.Now()
@@ -646,9 +656,15 @@ func mountedAt(path string, m Mount) (mounted, same bool) {
 			continue
 		}
 		mounted = true
-		same = p.Type == m.Type && (p.Source == m.Source || !strings.HasPrefix(m.Source, "/") || sameDevice(p.Device, m.Source))
+		same = p.Type == m.Type && (p.Source == m.Source || !m.hasSource() || sameDevice(p.Device, m.Source))
 	}
 	return mounted, same
+}
+
+// hasSource says whether the source tells one file system of the type from
+// another: a device, a tag, a share. For others, as tmpfs, it is a mere name.
+func (m Mount) hasSource() bool {
+	return m.Type == "virtiofs" || m.Type == "9p" || strings.HasPrefix(m.Source, "/") || m.Network() && strings.Contains(m.Source, ":")
 }
 
 func sameDevice(number, path string) bool {

@@ -635,3 +635,22 @@ garbage
 		}
 	}
 }
+
+// A tag tells one share from another; the name of a tmpfs tells nothing.
+func TestHasSource(t *testing.T) {
+	for _, c := range []struct {
+		m    Mount
+		want bool
+	}{
+		{Mount{Source: "tag", Type: "virtiofs"}, true},
+		{Mount{Source: "tag", Type: "9p"}, true},
+		{Mount{Source: "/dev/vda", Type: "ext4"}, true},
+		{Mount{Source: "server:/x", Type: "nfs4"}, true},
+		{Mount{Source: "none", Type: "tmpfs"}, false},
+		{Mount{Source: "late", Type: "tmpfs", Options: []string{"_netdev"}}, false},
+	} {
+		if got := c.m.hasSource(); got != c.want {
+			t.Errorf("%+v: %v, want %v", c.m, got, c.want)
+		}
+	}
+}

@@ -9,13 +9,14 @@ import (
 // SplitNetwork parts what can be mounted at once from what has to wait for the
 // network: a mount that needs it itself (see [Mount.Network]), and every other one
 // that lies on such a one: with its target, or with what it binds, makes a loop
-// device of, or has as a layer of an overlay. Both keep their order.
+// device of, or has as a layer of an overlay. Both keep their order. The root is
+// there already, whatever it comes over.
 func SplitNetwork(list []Mount) (local, over []Mount) {
 	late := make([]bool, len(list))
 	for again := true; again; { // a later row may be one that an earlier one needs
 		again = false
 		for i, m := range list {
-			if !late[i] && (m.Network() || slices.ContainsFunc(m.paths(), func(path string) bool { return onLate(path, list, late) })) {
+			if !late[i] && filepath.Clean(m.Target) != "/" && (m.Network() || slices.ContainsFunc(m.paths(), func(path string) bool { return onLate(path, list, late) })) {
 				late[i], again = true, true
 			}
 		}
@@ -57,8 +58,13 @@ func onLate(path string, list []Mount, late []bool) bool {
 }
 
 // SwapNeedsNetwork reports whether a swap, as [SwapOn] takes it, has the option
-// _netdev.
-func SwapNeedsNetwork(spec string) bool {
+// _netdev, or is a file on one of the mounts that wait for the network.
+func SwapNeedsNetwork(spec string, over []Mount) bool {
 	fields := strings.Fields(spec)
-	return len(fields) == 2 && slices.Contains(splitOptions(fields[1]), "_netdev")
+	if len(fields) == 0 {
+		return false
+	}
+	file := filepath.Clean(unescape(fields[0]))
+	return len(fields) == 2 && slices.Contains(splitOptions(fields[1]), "_netdev") ||
+		slices.ContainsFunc(over, func(m Mount) bool { return liesBelow(file, []string{m.Target}) != "" })
 }

@@ -8,6 +8,7 @@ import (
 // TestSplitNetwork: what needs the network waits, and so does all that lies on it.
 func TestSplitNetwork(t *testing.T) {
 	list := []Mount{
+		{Source: "server:/root", Target: "/", Type: "nfs4"}, // everything lies below it
 		{Source: "/net/tools", Target: "/tools", Type: "none", Options: []string{"bind"}}, // of what comes after it
 		{Source: "server:/home", Target: "/net", Type: "nfs4"},
 		{Source: "LABEL=data", Target: "/data", Type: "ext4"},
@@ -27,7 +28,7 @@ func TestSplitNetwork(t *testing.T) {
 		return out
 	}
 	local, over := SplitNetwork(list)
-	if got, want := targets(local), []string{"/data", "/network", "/other", "/near"}; !slices.Equal(got, want) {
+	if got, want := targets(local), []string{"/", "/data", "/network", "/other", "/near"}; !slices.Equal(got, want) {
 		t.Errorf("at once: %v, want %v", got, want)
 	}
 	if got, want := targets(over), []string{"/tools", "/net", "/net/cache/", "/far", "/merged", "/disk", "/plan9"}; !slices.Equal(got, want) {
@@ -38,8 +39,9 @@ func TestSplitNetwork(t *testing.T) {
 func TestSwapNeedsNetwork(t *testing.T) {
 	for spec, want := range map[string]bool{
 		"/dev/nbd0 pri=5,_netdev": true, "/dev/nbd0 _netdev": true, "/dev/nbd0 pri=5": false, "/dev/_netdev": false, "": false,
+		"/far/away/swap\\040file pri=1": true, "/farther/swap": false, "LABEL=far": false,
 	} {
-		if got := SwapNeedsNetwork(spec); got != want {
+		if got := SwapNeedsNetwork(spec, []Mount{{Target: "/far/away/"}}); got != want {
 			t.Errorf("SwapNeedsNetwork(%q) = %v, want %v", spec, got, want)
 		}
 	}

@@ -21,6 +21,8 @@ type Root struct {
 	RW    bool
 	Wait  time.Duration // for a late device; negative: for ever (rootwait)
 	Init  []string      // path in the new root and its arguments; empty: the first of /sbin/pazinit, /sbin/init, /etc/init, /bin/init
+	Args  []string      // for init, after those of Init: what the kernel gave the initramfs's
+	Env   []string      // for init; nil: the environment as it is
 	Say   func(string)  // gets what is worth a line; may be nil
 
 	// Exec replaces execve(2), for who has to put signals right before it; nil
@@ -57,8 +59,11 @@ const newRoot = "/sysroot"
 // executed at all, moves /dev, /proc, /sys and /run there (lazily unmounts
 // those that have no folder there, and everything else that is mounted), makes
 // it the root, deletes the files of the initramfs, which frees their memory,
-// and executes init with the environment as it is. Every symbolic link of the
-// new root is followed inside of it.
+// and executes init. Every symbolic link of the new root is followed inside of
+// it. Nothing is deleted, and that is said, if something that stays mounted
+// still reads the initramfs: an overlay with a layer there, a bind mount of a
+// part of it, a FUSE server. A file of it that is a loop device may go: its
+// content lives as long as the device.
 //
 // It does so only as PID 1 and [InInitramfs]: whatever else there is, nothing
 // of it can be deleted. Checking the file system is not done, only what it says
@@ -93,7 +98,11 @@ func (h hands) switchRoot(f finder, r Root) error {
 	if err != nil {
 		return fmt.Errorf("switch root: %w", err)
 	}
-	if err := h.exec(init[0], init, os.Environ()); err != nil {
+	env := r.Env
+	if env == nil {
+		env = os.Environ()
+	}
+	if err := h.exec(init[0], append(slices.Clip(init), r.Args...), env); err != nil {
 		return fmt.Errorf("execute %s of the new root: %w", init[0], err)
 	}
 	return nil
@@ -172,6 +181,7 @@ func (h hands) enterRoot(r Root) (init []string, err error) {
 	if err != nil {
 		return nil, err
 	}
+	user := layerIn(list, a.Dev) // before /run moves, where others may lie
 	stay := func(target string) bool { return target == "/" || under(target, newRoot) }
 	for _, dir := range moved {
 		if !slices.ContainsFunc(list, func(m mountPoint) bool { return m.Target == dir }) {
@@ -185,6 +195,10 @@ func (h hands) enterRoot(r Root) (init []string, err error) {
 		undo = append(undo, back)
 		before := stay
 		stay = func(target string) bool { return before(target) || under(target, dir) }
+	}
+
+	if user == "" {
+		user = partOf(list, a.Dev, stay)
 	}
 
 	if err := unix.Fchdir(root); err != nil {
@@ -209,6 +223,10 @@ func (h hands) enterRoot(r Root) (init []string, err error) {
 	if err := unix.Chdir("/"); err != nil {
 		return nil, fmt.Errorf("go to the new root: %w", err)
 	}
+	if user != "" {
+		r.Say("the initramfs stays in memory: " + user)
+		return init, nil
+	}
 	left, err := freeInitramfs(old)
 	if err != nil {
 		r.Say(fmt.Sprintf("the memory of the initramfs is not free: %v", err))
@@ -216,6 +234,68 @@ func (h hands) enterRoot(r Root) (init []string, err error) {
 		r.Say(fmt.Sprintf("the memory of the initramfs is not free: %d files cannot be deleted", left))
 	}
 	return init, nil
+}
+
+// layerIn returns the first overlay that has a layer on a device, "" if there is
+// none. A layer that is not there any more may be anywhere.
+func layerIn(list []mountPoint, dev uint64) string {
+	for _, m := range list {
+		if m.Type != "overlay" {
+			continue
+		}
+		for _, word := range splitOptions(m.SuperOptions) {
+			key, value, _ := strings.Cut(word, "=")
+			switch key {
+			case "lowerdir", "lowerdir+", "datadir+", "upperdir", "workdir":
+			default:
+				continue
+			}
+			for _, dir := range layers(unescape(value)) {
+				var st unix.Stat_t
+				if unix.Stat(dir, &st) != nil || st.Dev == dev {
+					return fmt.Sprintf("the overlay on %s has the layer %s there", printable(m.Target), printable(dir))
+				}
+			}
+		}
+	}
+	return ""
+}
+
+// layers splits at colons that no backslash escapes (ovl_next_opt and
+// ovl_split_lowerdirs, fs/overlayfs). Two colons come before a layer of data.
+func layers(s string) (out []string) {
+	var dir []byte
+	for i := 0; i <= len(s); i++ {
+		switch {
+		case i == len(s) || s[i] == ':':
+			if len(dir) > 0 {
+				out = append(out, string(dir))
+			}
+			dir = nil
+		case s[i] == '\\' && i+1 < len(s):
+			i++
+			fallthrough
+		default:
+			dir = append(dir, s[i])
+		}
+	}
+	return out
+}
+
+// partOf returns the first mount that stays and is a part of a device that is not
+// the root, or that a process serves which may live there; "" if there is none.
+func partOf(list []mountPoint, dev uint64, stay func(target string) bool) string {
+	number := fmt.Sprintf("%d:%d", unix.Major(dev), unix.Minor(dev))
+	for _, m := range list {
+		switch {
+		case m.Target == "/" || !stay(m.Target):
+		case m.Device == number:
+			return fmt.Sprintf("%s is a part of it", printable(m.Target))
+		case m.Type == "fuse" || m.Type == "fuseblk" || strings.HasPrefix(m.Type, "fuse."):
+			return fmt.Sprintf("a process of it serves %s (%s)", printable(m.Target), m.Type)
+		}
+	}
+	return ""
 }
 
 func under(path, dir string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }

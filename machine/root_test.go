@@ -195,6 +195,86 @@ func TestSwitchRootBare(t *testing.T) {
 	}
 }
 
+// An overlay of the initramfs is a root like another, and its files stay: they
+// are its own. Its init gets what the kernel gave the initramfs's.
+func TestSwitchRootOverlay(t *testing.T) {
+	if !inside(t, privatePID) {
+		return
+	}
+	memoryRoot(t, "ext2")
+	for _, dir := range []string{"/image/pro:c", "/image/proc", "/image/dev", "/image/run", "/run/up", "/run/work"} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile("/image/init", program(""), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var s said
+	var argv, env []string
+	h := kernel
+	h.exec = func(_ string, args, vars []string) error { argv, env = args, vars; return unix.EPERM }
+	r := Root{
+		Spec: "overlay", Type: "overlay", Flags: "lowerdir=/image,upperdir=/run/up,workdir=/run/work", RW: true, Say: s.say,
+		Init: []string{"/init", "own"}, Args: []string{"single", "splash"}, Env: []string{"HOME=/", "word=1"},
+	}
+	err := h.switchRoot(system, r)
+	if errors.Is(err, errors.ErrUnsupported) {
+		need(t, "overlay", err)
+	}
+	if !errors.Is(err, unix.EPERM) {
+		t.Fatalf("switchRoot = %v", err)
+	}
+	if _, err := os.ReadFile("/init"); err != nil {
+		t.Errorf("a file of the lower layer: %v", err)
+	}
+	if !s.has("the initramfs stays in memory: the overlay on /sysroot has the layer /image there") {
+		t.Errorf("said %q", s.lines)
+	}
+	if !slices.Equal(argv, []string{"/init", "own", "single", "splash"}) || !slices.Equal(env, r.Env) {
+		t.Errorf("executed %q in %q", argv, env)
+	}
+	if m := at(t, "/"); m.Type != "overlay" {
+		t.Errorf("the root is %+v", m)
+	}
+}
+
+// What stays mounted and is a part of the initramfs keeps it, too.
+func TestPartOf(t *testing.T) {
+	dev := unix.Mkdev(0, 2)
+	stay := func(target string) bool { return target == "/" || under(target, "/run") || under(target, "/sysroot") }
+	for _, c := range []struct{ line, want string }{
+		{"2 1 8:1 / /sysroot rw - ext4 /dev/sda1 rw", ""},
+		{"2 1 0:2 /a /run/a rw - rootfs rootfs rw", "/run/a is a part of it"},
+		{"2 1 0:2 /a /elsewhere rw - rootfs rootfs rw", ""},
+		{"2 1 0:9 / /sysroot rw - fuse.sshfs x rw", "a process of it serves /sysroot (fuse.sshfs)"},
+		{"2 1 8:1 / /sysroot rw - fuseblk /dev/sda1 rw", "a process of it serves /sysroot (fuseblk)"},
+		{"2 1 0:9 / /run/fusectl rw - fusectl x rw", ""},
+		{"2 1 0:9 / /sysroot rw - virtiofs tag rw", ""},
+	} {
+		list := parseMountinfo("1 1 0:2 / / rw - rootfs rootfs rw\n" + c.line + "\n")
+		if got := partOf(list, dev, stay); got != c.want {
+			t.Errorf("%s: %q, want %q", c.line, got, c.want)
+		}
+	}
+}
+
+func TestLayers(t *testing.T) {
+	for _, c := range []struct {
+		text string
+		want []string
+	}{
+		{"", nil},
+		{"/a", []string{"/a"}},
+		{"/a:/b::/data", []string{"/a", "/b", "/data"}},
+		{`/a\:b:/c\\d\`, []string{"/a:b", `/c\d\`}},
+	} {
+		if got := layers(c.text); !slices.Equal(got, c.want) {
+			t.Errorf("layers(%q) = %q, want %q", c.text, got, c.want)
+		}
+	}
+}
+
 // Until there is no way back, all is as before.
 func TestSwitchRootUndone(t *testing.T) {
 	if !inside(t, privatePID) {

@@ -24,9 +24,11 @@ const (
 // LoadSeed gives the kernel the entropy that [SaveSeed] kept in path, once, and
 // keeps new entropy there for the next boot: the file is replaced, on the disk,
 // before its content is used, and it is credited only if that succeeded, if the
-// file says that nobody used it and if nobody but root could read it. A file
-// that is in memory (an initramfs's, or in an overlay, which may be) is the same
-// at each boot and is never credited. A file that is missing is made.
+// file says that nobody used it and if nobody but root could read it. It is
+// credited on a file system of a local disk alone: what is in memory (an
+// initramfs's, or in an overlay, which may be) is the same at each boot, and what
+// is shared (9p, virtiofs, NFS and the like) others may have read or use as well.
+// A file that is missing is made.
 //
 // Call it when the file system is writable, and before anything that needs
 // random numbers.
@@ -119,18 +121,27 @@ func mixed(a, b []byte) []byte {
 }
 
 // staysOnDisk reports whether the file system of path is one that the next boot
-// finds again.
+// finds again, and nobody else.
 func staysOnDisk(path string) bool {
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err != nil {
 		return false
 	}
-	switch uint32(st.Type) {
-	case unix.TMPFS_MAGIC, unix.RAMFS_MAGIC, unix.OVERLAYFS_SUPER_MAGIC:
-		return false
-	}
-	return true
+	return isLocalDisk(int64(st.Type))
 }
+
+// isLocalDisk knows the file systems that are of one machine, by the magic number
+// of statfs(2).
+func isLocalDisk(magic int64) bool {
+	switch uint32(magic) {
+	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, unix.NILFS_SUPER_MAGIC,
+		unix.REISERFS_SUPER_MAGIC, unix.JFFS2_SUPER_MAGIC, unix.MSDOS_SUPER_MAGIC, unix.EXFAT_SUPER_MAGIC, ubifsMagic:
+		return true
+	}
+	return false
+}
+
+const ubifsMagic = 0x24051905 // fs/ubifs/ubifs-media.h
 
 // addEntropy mixes b into the kernel's pool and credits it with bits
 // (RNDADDENTROPY, random(4), needs CAP_SYS_ADMIN).

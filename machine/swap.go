@@ -18,12 +18,16 @@ import (
 // \040, and the words of fstab(5): pri=5, discard, discard=once, discard=pages,
 // nofail. Devices that are late are waited for, all of them together no longer
 // than wait. What is in use already stays. Each error is one swap that is not
-// used and that is not nofail.
-func SwapOn(specs []string, wait time.Duration) []error {
-	return kernel.swapOn(system, "/proc/swaps", specs, wait)
+// used and that is not nofail; of those, and that it waits, say is told, which
+// may be nil.
+func SwapOn(specs []string, wait time.Duration, say func(string)) []error {
+	if say == nil {
+		say = sayNothing
+	}
+	return kernel.swapOn(system, "/proc/swaps", specs, wait, say)
 }
 
-func (h hands) swapOn(f finder, list string, specs []string, wait time.Duration) (errs []error) {
+func (h hands) swapOn(f finder, list string, specs []string, wait time.Duration, say func(string)) (errs []error) {
 	begin := time.Now()
 	for _, spec := range specs {
 		fields := strings.Fields(spec)
@@ -35,9 +39,14 @@ func (h hands) swapOn(f finder, list string, specs []string, wait time.Duration)
 		if len(fields) == 2 {
 			options = fields[1]
 		}
-		optional, err := h.swapOnOne(f, list, unescape(fields[0]), options, rest(begin, wait))
-		if err != nil && !optional {
-			errs = append(errs, fmt.Errorf("swap on %s: %w", fields[0], err))
+		optional, err := h.swapOnOne(f, list, unescape(fields[0]), options, rest(begin, wait), say)
+		if err == nil {
+			continue
+		}
+		if err = fmt.Errorf("swap on %s: %w", printable(fields[0]), err); optional {
+			say(err.Error())
+		} else {
+			errs = append(errs, err)
 		}
 	}
 	return errs
@@ -51,9 +60,10 @@ func rest(begin time.Time, wait time.Duration) time.Duration {
 	return max(0, wait-time.Since(begin))
 }
 
-func (h hands) swapOnOne(f finder, list, source, options string, wait time.Duration) (optional bool, err error) {
-	flags := 0
-	for _, word := range splitOptions(options) {
+func (h hands) swapOnOne(f finder, list, source, options string, wait time.Duration, say func(string)) (optional bool, err error) {
+	flags, words := 0, splitOptions(options)
+	optional = slices.Contains(words, "nofail")
+	for _, word := range words {
 		k, v, _ := strings.Cut(word, "=")
 		switch k {
 		case "pri":
@@ -75,15 +85,13 @@ func (h hands) swapOnOne(f finder, list, source, options string, wait time.Durat
 			default:
 				return optional, fmt.Errorf("discard=%q is neither once nor pages", v)
 			}
-		case "nofail":
-			optional = true
 		case "noauto":
 			return true, nil
 		}
 	}
 	path := source
 	if isDeviceSpec(source) {
-		d, err := f.find(source, wait, sayNothing)
+		d, err := f.find(source, wait, say)
 		if err != nil {
 			return optional, err
 		}

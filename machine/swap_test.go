@@ -41,6 +41,7 @@ func TestSwapOn(t *testing.T) {
 		{"LABEL=four", "", "holds ext4 and no swap"},
 		{"LABEL=none", "", "file does not exist"},
 		{"LABEL=none nofail", "", ""},
+		{escape(file) + " pri=x,nofail", "", ""},
 		{"LABEL=swp noauto", "", ""},
 		{"relative", "", "neither a device nor an absolute path"},
 		{"a b c", "", "neither a device nor"},
@@ -55,7 +56,11 @@ func TestSwapOn(t *testing.T) {
 			got = append(got, fmt.Sprintf("%s %#x", path, flags))
 			return nil
 		}
-		errs := h.swapOn(d.f, list, []string{c.spec}, 0)
+		var lines said
+		errs := h.swapOn(d.f, list, []string{c.spec}, 0, lines.say)
+		if optional := strings.Contains(c.spec, "nofail"); optional != lines.has("swap on ") {
+			t.Errorf("%q: said %q", c.spec, lines.lines)
+		}
 		switch {
 		case c.err == "" && (len(errs) > 0 || strings.Join(got, ";") != c.want):
 			t.Errorf("%q: %q, %v, want %q", c.spec, got, errs, c.want)
@@ -160,12 +165,10 @@ func TestSwapOffMemory(t *testing.T) {
 
 // A device of the machine is used, and is given back.
 func TestSwapReal(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
+	needRoot(t)
 	path := loopDevice(t, image(t, "swap", 1<<20))
 	for range 2 { // the second time it is in use already
-		if errs := SwapOn([]string{path + " pri=0"}, 0); len(errs) > 0 {
+		if errs := SwapOn([]string{path + " pri=0"}, 0, nil); len(errs) > 0 {
 			t.Fatal(errs)
 		}
 	}
@@ -176,7 +179,7 @@ func TestSwapReal(t *testing.T) {
 	if err := swapoff(path); err != nil {
 		t.Errorf("swapoff: %v", err)
 	}
-	if errs := SwapOn([]string{"/dev/null"}, 0); len(errs) != 1 {
+	if errs := SwapOn([]string{"/dev/null"}, 0, nil); len(errs) != 1 {
 		t.Errorf("swap on /dev/null: %v", errs)
 	}
 }

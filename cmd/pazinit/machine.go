@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"runtime/debug"
 	"slices"
@@ -25,20 +26,22 @@ import (
 type host struct {
 	hearing
 
-	c        *command
-	args     []string // the program's
-	line     machine.Cmdline
-	opts     procfile.Options
-	cfg      *procfile.Config // what LoadMachine read
-	console  string
-	watchdog *machine.Watchdog
-	up       *netUp
-	overNet  []machine.Mount // wait until it is up
-	ready    chan struct{}   // closed when they were tried
-	dir      string          // where the network's process says how it is
-	seed     string          // the path of the entropy seed, "" for none
-	pressed  chan machine.Key
-	alive    atomic.Pointer[*pazinit.Supervisor] // whom the watchdog asks; nil: nobody yet
+	c           *command
+	args        []string // the program's
+	env         []string // that the kernel gave it
+	line        machine.Cmdline
+	opts        procfile.Options
+	cfg         *procfile.Config // what LoadMachine read
+	console     string
+	watchdog    *machine.Watchdog
+	up          *netUp
+	overNet     []machine.Mount // wait until it is up
+	swapOverNet []string        // and these swaps, after them
+	ready       chan struct{}   // closed when they were tried
+	dir         string          // where the network's process says how it is
+	seed        string          // the path of the entropy seed, "" for none
+	pressed     chan machine.Key
+	alive       atomic.Pointer[*pazinit.Supervisor] // whom the watchdog asks; nil: nobody yet
 }
 
 // hearing is what a host hears while nobody supervises.
@@ -80,6 +83,7 @@ var bootSteps = []step{
 	{"make the root writable", (*host).remountRoot, false},
 	{"set the clock", (*host).setClock, false},
 	{"mount what mounts and fstab list", (*host).mountAll, true},
+	{"set the clock by what is mounted", (*host).setClock, false}, // the seed's time may be there alone
 	{"swap", (*host).swap, false},
 	{"feed the entropy seed", (*host).loadSeed, false},
 	{"mount control groups", (*host).mountCgroups, false},
@@ -331,7 +335,7 @@ func (h *host) switchRoot() error {
 	h.say("moving to the root %s", h.line.RootDevice)
 	return withDriverless("/", machine.SwitchRoot(machine.Root{
 		Spec: h.line.RootDevice, Type: h.line.RootType, Flags: h.line.RootFlags, RW: h.line.RootRW,
-		Wait: wait, Init: h.line.Init, Say: h.sayLine, Exec: reaper.Exec,
+		Wait: wait, Init: h.line.Init, Args: h.args, Env: h.env, Say: h.sayLine, Exec: reaper.Exec,
 	}))
 }
 
@@ -369,6 +373,7 @@ func (h *host) setClock() error {
 // mountAll mounts what the configuration and fstab list, but what comes over the
 // network: there is none yet.
 func (h *host) mountAll() error {
+	var bad error // lines of fstab; what can be mounted is, so that all is said at once
 	var list []machine.Mount
 	for _, m := range h.cfg.Mounts {
 		source := m.Device
@@ -380,19 +385,29 @@ func (h *host) mountAll() error {
 		})
 	}
 	if h.cfg.Machine.Fstab {
-		more, swaps, err := machine.ReadFstab("/etc/fstab")
-		if err != nil {
-			h.say("%v", err)
+		var more []machine.Mount
+		var swaps []string
+		more, swaps, bad = machine.ReadFstab("/etc/fstab", h.sayLine)
+		if errors.Is(bad, fs.ErrNotExist) {
+			h.say("%v", bad)
+			bad = nil
 		}
 		list = append(list, more...)
 		h.cfg.Machine.Swaps = append(slices.Clip(h.cfg.Machine.Swaps), swaps...)
 	}
+	list, h.overNet = machine.SplitNetwork(machine.ParentsFirst(list))
 	if len(list) == 0 {
-		return nil
+		return bad
 	}
+	loadFor(list)
+	return errors.Join(bad, withDriverless("/", errors.Join(machine.MountAll(list, h.sayLine)...)))
+}
+
+// loadFor loads the modules of file systems. The kernel would ask modprobe(8) for
+// them, which an image need not have.
+func loadFor(list []machine.Mount) {
 	var modules []string
 	for _, m := range list {
-		// The kernel would ask modprobe(8) for it, which an image need not have.
 		if alias := "fs-" + m.Type; m.Type != "" && m.Type != "auto" && !slices.Contains(modules, alias) {
 			modules = append(modules, alias)
 		}
@@ -400,7 +415,6 @@ func (h *host) mountAll() error {
 	if len(modules) > 0 {
 		_ = machine.LoadModules(modules) // most are no modules; what is missing the mount says
 	}
-	return withDriverless("/", errors.Join(machine.MountAll(list, h.sayLine)...))
 }
 
 // swapWait is how long a device to swap to is waited for.
@@ -408,8 +422,16 @@ const swapWait = 10 * time.Second
 
 func (h *host) swap() error {
 	var errs []error
-	if len(h.cfg.Machine.Swaps) > 0 {
-		errs = machine.SwapOn(h.cfg.Machine.Swaps, swapWait)
+	var swaps []string
+	for _, spec := range h.cfg.Machine.Swaps {
+		if machine.SwapNeedsNetwork(spec, h.overNet) {
+			h.swapOverNet = append(h.swapOverNet, spec)
+		} else {
+			swaps = append(swaps, spec)
+		}
+	}
+	if len(swaps) > 0 {
+		errs = machine.SwapOn(swaps, swapWait, h.sayLine)
 	}
 	size := h.cfg.Machine.Zram
 	if share := h.cfg.Machine.ZramShare; size == 0 && share > 0 {

@@ -57,7 +57,8 @@ func (h *host) cleanEnvironment() error {
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil // then nothing is known to come of it
 	}
-	env := environment(os.Environ(), string(line), h.console)
+	h.env = os.Environ()
+	env := environment(h.env, string(line), h.console)
 	os.Clearenv()
 	for _, kv := range env {
 		key, value, _ := strings.Cut(kv, "=")

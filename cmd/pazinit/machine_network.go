@@ -188,10 +188,16 @@ func (h *host) mountOverNet(s *pazinit.Supervisor) {
 	defer close(h.ready)
 	defer panicked(s, "the mounts over the network")
 	<-h.up.c
+	var errs []error
 	if len(h.overNet) > 0 {
-		for _, err := range machine.MountAll(h.overNet, s.Log) {
-			s.Log(err.Error())
-		}
+		loadFor(h.overNet)
+		errs = machine.MountAll(h.overNet, s.Log)
+	}
+	if len(h.swapOverNet) > 0 {
+		errs = append(errs, machine.SwapOn(h.swapOverNet, swapWait, s.Log)...)
+	}
+	for _, err := range errs {
+		s.Log(err.Error())
 	}
 }
 
