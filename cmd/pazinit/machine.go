@@ -44,9 +44,10 @@ type host struct {
 	alive       atomic.Pointer[*pazinit.Supervisor] // whom the watchdog asks; nil: nobody yet
 }
 
-// hearing is what a host hears while nobody supervises.
+// A hearing is what a host hears while nobody supervises.
 type hearing struct {
 	hears    bool              // signals, from the boot on
+	listens  bool              // to the buttons
 	wanted   chan signals.Info // those that end the machine
 	handing  sync.Mutex        // over, of what is wanted, to the supervisor
 	patience atomic.Int64      // of the watchdog, from its start on; ns
@@ -72,13 +73,14 @@ var bootSteps = []step{
 	{"clean the environment", (*host).cleanEnvironment, false},
 	{"look at the image", (*host).imageWhole, true},
 	{"load the image's modules", (*host).loadList, false},
+	{"listen to the buttons", (*host).listenButtons, false},
 	{"move to the root", (*host).switchRoot, true},
 	{"open a shell", (*host).openShell, false},
 	{"read the configuration", (*host).readConfig, true},
 	{"open the configured console", (*host).openOther, false},
 	{"set kernel.panic as configured", (*host).setPanic, false},
 	{"load modules", (*host).loadModules, false},
-	{"listen to the buttons", (*host).listenButtons, false},
+	{"listen to the modules' buttons", (*host).listenButtons, false},
 	{"start the watchdog", (*host).startWatchdog, false},
 	{"make the root writable", (*host).remountRoot, false},
 	{"set the clock", (*host).setClock, false},

@@ -59,8 +59,12 @@ func (h *host) press(s *pazinit.Supervisor, from, what string) {
 	s.End(what, from)
 }
 
-// listenButtons has Ctrl-Alt-Del send a signal, and hears the power button.
+// listenButtons has Ctrl-Alt-Del send a signal, and hears the power button. Once it
+// does, it does nothing.
 func (h *host) listenButtons() error {
+	if h.listens {
+		return nil
+	}
 	err := machine.CtrlAltDel(false)
 	pressed := h.pressed
 	var errButtons error
@@ -70,6 +74,7 @@ func (h *host) listenButtons() error {
 		default: // one is enough
 		}
 	}, func(err error) { h.sayLater(err.Error()) })
+	h.listens = errButtons == nil
 	if errors.Is(errButtons, errors.ErrUnsupported) {
 		errButtons = nil // a kernel without input devices
 	}
@@ -119,10 +124,14 @@ func (h *host) button(s *pazinit.Supervisor, k machine.Key) {
 
 // meaningOf is what a button does to the machine, and what it is called.
 func (h *host) meaningOf(k machine.Key) (what, from string) {
-	if k == machine.KeyRestart {
-		return h.cfg.Machine.CtrlAltDel, "the restart button"
+	restart, power := "reboot", "poweroff" // while no configuration says it
+	if h.cfg != nil {
+		restart, power = h.cfg.Machine.CtrlAltDel, h.cfg.Machine.PowerButton
 	}
-	return h.cfg.Machine.PowerButton, "the power button"
+	if k == machine.KeyRestart {
+		return restart, "the restart button"
+	}
+	return power, "the power button"
 }
 
 // hear has signals heard from here on: until there is a supervisor the boot and the

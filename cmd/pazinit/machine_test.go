@@ -65,7 +65,8 @@ func TestBootOrder(t *testing.T) {
 	}
 	for _, tt := range [][]string{
 		{"mount /proc, /sys, /dev and the like", "open the console", "read the kernel's command line", "move to the root", "open a shell", "read the configuration"},
-		{"open the console", "look at the image", "load the image's modules", "move to the root"},
+		{"mount /proc, /sys, /dev and the like", "set kernel.panic", "open the console", "look at the image", "load the image's modules", "listen to the buttons", "move to the root"},
+		{"load modules", "listen to the modules' buttons"},
 		{"read the configuration", "load modules", "start the watchdog", "mount what mounts and fstab list"},
 		{"read the configuration", "make the root writable", "mount what mounts and fstab list", "swap"},
 		{"mount what mounts and fstab list", "feed the entropy seed"},
