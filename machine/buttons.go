@@ -153,12 +153,18 @@ func (b *buttonWatch) look() {
 	}
 }
 
-// open1 opens a device, if it is none yet and has one of our keys.
+// open1 opens a device, if it is not open yet and has one of our keys.
 func (b *buttonWatch) open1(dir, name string) {
-	if _, is := b.devices[name]; is {
-		return
+	path := filepath.Join(dir, name)
+	if fd, is := b.devices[name]; is {
+		var has, there unix.Stat_t
+		if unix.Fstat(fd, &has) == nil && unix.Stat(path, &there) == nil && has.Dev == there.Dev && has.Ino == there.Ino {
+			return
+		}
+		unix.Close(fd) // of one that is gone, and whose end was not read yet
+		delete(b.devices, name)
 	}
-	fd, err := unix.Open(filepath.Join(dir, name), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return
 	}
@@ -237,7 +243,12 @@ func (b *buttonWatch) turn() (goOn bool, err error) {
 		case b.notify:
 			b.notified()
 		default:
-			b.read(int(e.Fd))
+			for _, fd := range b.devices { // not one that was closed meanwhile
+				if fd == int(e.Fd) {
+					b.read(fd)
+					break
+				}
+			}
 		}
 	}
 	return true, nil
@@ -271,7 +282,6 @@ func (b *buttonWatch) read(fd int) {
 			}
 		}
 		unix.Close(fd)
-		b.look() // another may have its name already
 		return
 	}
 	for at := 0; at+size <= n; at += size {
