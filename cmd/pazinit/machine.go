@@ -402,6 +402,9 @@ func (h *host) mountAll() error {
 		return bad
 	}
 	loadFor(list)
+	for _, m := range list {
+		h.lend(m.Wait)
+	}
 	return errors.Join(bad, withDriverless("/", errors.Join(machine.MountAll(list, h.sayLine)...)))
 }
 
@@ -543,10 +546,7 @@ func (h *host) startWatchdog() error {
 	h.watchdog = w
 	h.say("the watchdog %s bites after %v", w.Name(), w.Timeout())
 	w.Say = func(err error) { h.say("%v", err) }
-	h.lend(bootPatience + swapWait)
-	for _, m := range h.cfg.Mounts {
-		h.lend(m.Wait)
-	}
+	h.lend(bootPatience)
 	begin := time.Now()
 	go func() {
 		for !h.feed(w, begin) { // one that panicked is begun again
