@@ -92,9 +92,10 @@ func noData(fstype string) bool {
 //   - Sync;
 //   - unmount, the deepest first, and release loop devices, as long as something
 //     gives way;
-//   - what is busy becomes read-only, and so does the root; what cannot be, is
-//     unmounted lazily, and the kernel is told to make everything read-only
-//     (sysrq u), which it does to what is open for writing, too.
+//   - what is busy becomes read-only, and so does the root;
+//   - where something cannot be, the kernel is told to make everything read-only
+//     (sysrq u), which it does to what is open for writing, a swap file, too;
+//   - what is writable even then is unmounted lazily.
 //
 // What has no data stays (/proc, /sys, control groups and the like, a tmpfs at
 // /dev and /run). Left names what could have lost something, and why: what was
@@ -119,13 +120,13 @@ func UnmountAll(say func(string)) (left []string) {
 const (
 	unmountLimit = 20 * time.Second // for one call
 	unmountTotal = time.Minute
-	forceTotal   = 40 * time.Second // to make read-only, or to let go, what is left
+	forceTotal   = 20 * time.Second // to make read-only what is left; again to let it go
 	forceLimit   = 10 * time.Second // for one call of the last ones
 
-	// UnmountLimit is what [UnmountAll] takes at most: both totals, each with a
-	// call that begins just before, the root, the word to the kernel and two Syncs
-	// that get nowhere.
-	UnmountLimit = unmountTotal + forceTotal + 2*unmountLimit + 2*forceLimit + 2*syncStep + 10*time.Second
+	// UnmountLimit is what [UnmountAll] takes at most: the totals, each with a call
+	// that begins just before, the root, the word to the kernel, the look whether it
+	// heeds it, and two Syncs that get nowhere.
+	UnmountLimit = unmountTotal + 2*forceTotal + 3*unmountLimit + 3*forceLimit + 2*syncStep
 )
 
 // Force has the kernel write what it can and make every file system read-only
@@ -172,7 +173,7 @@ func (h hands) unmountAll(sys string, say func(string)) (left []string) {
 		}
 	}
 
-	forced := false
+	forced := map[int]int{} // by mount, where in left
 	end = time.Now().Add(forceTotal)
 	list, _ := mountsOf()
 	order := deepestFirst(list)
@@ -185,40 +186,74 @@ func (h hands) unmountAll(sys string, say func(string)) (left []string) {
 			err = errNoTime
 		}
 		reason := fmt.Sprintf("%s: %v", printable(m.Target), err)
-		if time.Now().After(end) { // the kernel has it below
-			left, forced = append(left, reason), true
-			continue
-		}
 		var hung errHung
-		if !errors.As(err, &hung) && h.readOnly(m.Target) == nil {
+		if !time.Now().After(end) && !errors.As(err, &hung) && h.readOnly(m.Target) == nil {
 			left = append(left, reason+"; it is read-only")
 			continue
 		}
-		// Lazily: what lies above is let go, and the file system ends with its
-		// last user.
-		err = within(h.limit, nil, nil, func() error { return h.unmount(m.Target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) })
-		if err != nil {
-			reason += fmt.Sprintf("; lazily: %v", err)
-		} else {
-			reason += "; unmounted lazily"
-		}
-		left, forced = append(left, reason), true
+		forced[m.ID] = len(left)
+		left = append(left, reason)
 	}
 	if root := rootOf(list); keepsData(root) {
 		if err := h.readOnly("/"); err != nil {
-			left, forced = append(left, fmt.Sprintf("/: make it read-only: %v", err)), true
+			forced[root.ID] = len(left)
+			left = append(left, fmt.Sprintf("/: make it read-only: %v", err))
 		}
 	}
-	if forced {
-		say("not everything could be unmounted: the kernel is told to make all of it read-only")
-		if err := within(forceLimit, nil, nil, func() error { return h.trigger('u') }); err != nil {
-			say(fmt.Sprintf("sysrq u: %v", err))
+	if len(forced) == 0 {
+		return left
+	}
+	say("not everything could be unmounted: the kernel is told to make all of it read-only")
+	if err := within(forceLimit, nil, nil, func() error { return h.trigger('u') }); err != nil {
+		say(fmt.Sprintf("sysrq u: %v", err))
+	}
+	end = time.Now().Add(min(forceLimit, h.limit))
+	writable := h.stillWritable(forced)
+	for len(writable) > 0 && time.Now().Before(end) { // it does it by and by, and tells nobody
+		time.Sleep(50 * time.Millisecond)
+		writable = h.stillWritable(forced)
+	}
+	end = time.Now().Add(forceTotal)
+	for _, m := range order {
+		i, ok := forced[m.ID]
+		switch {
+		case !ok:
+		case !writable[m.ID]:
+			left[i] += "; it was made read-only by force"
+		case m.Target == "/" || time.Now().After(end):
+		default: // what lies above is let go, and the file system ends with its last user
+			err := within(min(forceLimit, h.limit), nil, nil, func() error { return h.unmount(m.Target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) })
+			if err != nil {
+				left[i] += fmt.Sprintf("; lazily: %v", err)
+			} else {
+				left[i] += "; unmounted lazily"
+			}
 		}
-		if err := h.syncAll("/proc/meminfo", syncStep, say); err != nil {
-			say(err.Error())
-		}
+	}
+	if err := h.syncAll("/proc/meminfo", syncStep, say); err != nil {
+		say(err.Error())
 	}
 	return left
+}
+
+// stillWritable are those of the mounts of ids that are, of all if nobody can tell.
+func (h hands) stillWritable(ids map[int]int) map[int]bool {
+	out := map[int]bool{}
+	list, err := mountsOf()
+	for id := range ids {
+		out[id] = err != nil
+	}
+	for _, m := range list {
+		if _, ok := ids[m.ID]; ok && keepsData(m) {
+			out[m.ID] = true
+		}
+	}
+	for id, yes := range out {
+		if !yes {
+			delete(out, id)
+		}
+	}
+	return out
 }
 
 var errNoTime = errors.New("there was no time left")
