@@ -13,7 +13,9 @@ import (
 
 // SetClock sets the system's clock where it is plainly wrong: before the time of
 // this program's build, or before the modification time of a file in seen (the
-// entropy seed, say: this machine was alive then). It takes the real-time
+// entropy seed, say: this machine was alive then; a time that is more than
+// mostAhead after the build is that of a clock that was wrong, and is none). It
+// takes the real-time
 // clock's time (which is UTC), unless that is before those, too; then the newest
 // of them. It returns what the clock was set by, "" if it was left as it is: the
 // kernel sets it by itself on amd64 and wherever the clock's driver is built in
@@ -24,10 +26,13 @@ func SetClock(seen ...string) (from string, err error) {
 	return setClock(time.Now(), buildTime(), seen, readRTC, setTime)
 }
 
+// mostAhead is how long a program may be in use.
+const mostAhead = 20 * 366 * 24 * time.Hour
+
 func setClock(now, built time.Time, seen []string, rtc func() (time.Time, error), set func(time.Time) error) (string, error) {
 	floor, by := built, "this program's build"
 	for _, path := range seen {
-		if st, err := os.Stat(path); err == nil && st.ModTime().After(floor) {
+		if st, err := os.Stat(path); err == nil && st.ModTime().After(floor) && (built.Unix() <= 0 || st.ModTime().Before(built.Add(mostAhead))) {
 			floor, by = st.ModTime(), path
 		}
 	}

@@ -54,6 +54,28 @@ func TestSetClock(t *testing.T) {
 	}
 }
 
+// One wrong time must not come back at each boot.
+func TestSetClockFarAhead(t *testing.T) {
+	seed := filepath.Join(t.TempDir(), "seed")
+	write(t, seed, "")
+	at := func(year int) time.Time { return time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC) }
+	rtc := func() (time.Time, error) { return at(2026), nil }
+	for _, c := range []struct {
+		built time.Time
+		seed  int
+		want  int
+	}{{at(2026), 2099, 0}, {at(2026), 2040, 2040}, {time.Time{}, 2040, 2040}, {at(1970), 2040, 2040}} {
+		if err := os.Chtimes(seed, at(c.seed), at(c.seed)); err != nil {
+			t.Fatal(err)
+		}
+		got := 0
+		_, _ = setClock(at(2027), c.built, []string{seed}, rtc, func(t time.Time) error { got = t.UTC().Year(); return nil })
+		if got != c.want {
+			t.Errorf("built %v, seed of %d: set to %d, want %d (0: left)", c.built, c.seed, got, c.want)
+		}
+	}
+}
+
 func TestRTCTime(t *testing.T) {
 	for _, want := range []time.Time{
 		time.Date(2026, 1, 31, 23, 59, 59, 0, time.UTC),

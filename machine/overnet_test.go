@@ -8,7 +8,7 @@ import (
 // TestSplitNetwork: what needs the network waits, and so does all that lies on it.
 func TestSplitNetwork(t *testing.T) {
 	list := []Mount{
-		{Source: "server:/root", Target: "/", Type: "nfs4"}, // everything lies below it
+		{Source: "server:/root", Target: "/", Type: "nfs4"},                               // everything lies below it
 		{Source: "/net/tools", Target: "/tools", Type: "none", Options: []string{"bind"}}, // of what comes after it
 		{Source: "server:/home", Target: "/net", Type: "nfs4"},
 		{Source: "LABEL=data", Target: "/data", Type: "ext4"},
