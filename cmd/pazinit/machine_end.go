@@ -201,7 +201,10 @@ var errWrong = errors.New("the configuration is wrong, as is said above")
 func (h *host) emergency(err error, code int) int {
 	e := &ender{place: machinePlace, stderr: h.c.stderr, machine: h.finish, rest: reaper.Rest}
 	what := guard(h, "reboot", func() string { return h.stand(err, code) })
-	return guard(h, code, func() int { return e.end(what, code) })
+	guard(h, code, func() int { return e.end(what, code) })
+	_ = machine.Power("reboot", "") // after a fault alone
+	reaper.Rest()
+	return code
 }
 
 // stand tells of an emergency, and what follows it: after a delay that the machine
