@@ -214,7 +214,7 @@ func (b *buttonWatch) ends(limit time.Duration) bool {
 			return fds[0].Revents&unix.POLLIN != 0
 		}
 		if err != nil && err != unix.EINTR {
-			time.Sleep(left)
+			<-time.NewTimer(left).C
 		}
 	}
 	return false
@@ -230,7 +230,7 @@ func (b *buttonWatch) turn() (goOn bool, err error) {
 	}()
 	var events [16]unix.EpollEvent
 	n, err := b.wait(b.epoll, events[:], -1)
-	if err == unix.EINTR {
+	if errors.Is(err, unix.EINTR) {
 		return true, nil
 	}
 	if err != nil {

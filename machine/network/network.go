@@ -12,7 +12,8 @@ const (
 
 	// Configs are the names of the configurations that PID 1 writes there, a new one
 	// for each other content.
-	ConfigPrefix, ConfigSuffix = "network-", ".conf"
+	ConfigPrefix = "network-"
+	ConfigSuffix = ".conf"
 )
 
 // Options say where things are. The zero value is what a machine has.

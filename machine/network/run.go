@@ -295,7 +295,7 @@ func (r *runner) expand(all []link) {
 // attend brings one device nearer to what it is to be. It returns true when it
 // made something that the list of devices does not have yet.
 func (r *runner) attend(ctx context.Context, f *iface, all []link) (again bool) {
-	i := slices.IndexFunc(all, func(l link) bool { return l.name == f.cfg.Name && !(f.any && l.master != 0) })
+	i := slices.IndexFunc(all, func(l link) bool { return l.name == f.cfg.Name && (!f.any || l.master == 0) })
 	if i < 0 {
 		if f.link.index != 0 {
 			r.o.Say(f.cfg.Name + ": is gone") // or somebody's port, where Any stands for it

@@ -299,7 +299,7 @@ func (r *Receiver) receive(conn syscall.RawConn) bool {
 				m.Text += fmt.Sprintf("... (%d bytes more)", over)
 			}
 		}
-		return err != unix.EAGAIN
+		return !errors.Is(err, unix.EAGAIN)
 	}
 	for {
 		if r.ended.Load() {
@@ -419,7 +419,7 @@ func (r *Receiver) readKernel(conn syscall.RawConn) bool {
 	bad := faults{what: "read " + r.opt.Kmsg}
 	read := func(fd uintptr) bool {
 		n, err = r.opt.read(int(fd), buf[:])
-		return err != unix.EAGAIN
+		return !errors.Is(err, unix.EAGAIN)
 	}
 	for {
 		if e := conn.Read(read); e != nil {
