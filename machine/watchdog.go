@@ -94,7 +94,7 @@ func (w *Watchdog) setLongest(timeout time.Duration) error {
 	timeout = (timeout + time.Second - 1).Truncate(time.Second)
 	has := w.timeout
 	err := w.set(timeout)
-	if err != unix.EINVAL {
+	if !errors.Is(err, unix.EINVAL) {
 		return err
 	}
 	good, bad := max(has, time.Second), timeout
