@@ -262,8 +262,10 @@ func (h hands) mountAll(f finder, list []Mount, say func(string)) (errs []error)
 		if err == nil {
 			err = checkTarget(m.Target)
 		}
+		where := m.Target
 		if err == nil {
-			if above := liesBelow(m.Target, failed); above != "" {
+			where = h.realTarget(m.Target)
+			if above := liesBelow(where, failed); above != "" {
 				err = fmt.Errorf("%s is not mounted", above)
 			}
 		}
@@ -275,7 +277,7 @@ func (h hands) mountAll(f finder, list []Mount, say func(string)) (errs []error)
 		}
 		err = fmt.Errorf("mount %s on %s: %w", printable(m.Source), printable(m.Target), err)
 		if m.Target != "/" {
-			failed = append(failed, m.Target)
+			failed = append(failed, where)
 		}
 		if m.Optional || o.nofail {
 			say(err.Error())
@@ -284,6 +286,32 @@ func (h hands) mountAll(f finder, list []Mount, say func(string)) (errs []error)
 		}
 	}
 	return errs
+}
+
+// realTarget follows the symbolic links of what there is of a path; it is only
+// cleaned if that hangs.
+func (h hands) realTarget(target string) string {
+	found := make(chan string, 1)
+	_ = within(h.limit, nil, nil, func() error {
+		there, rest := filepath.Clean(target), ""
+		for {
+			real, err := filepath.EvalSymlinks(there)
+			if err == nil {
+				found <- filepath.Join(real, rest)
+				return nil
+			}
+			if there == filepath.Dir(there) {
+				return err
+			}
+			there, rest = filepath.Dir(there), filepath.Join(filepath.Base(there), rest)
+		}
+	})
+	select {
+	case path := <-found:
+		return path
+	default:
+		return filepath.Clean(target)
+	}
 }
 
 // printable quotes what has to be quoted on a console.

@@ -428,7 +428,7 @@ func TestMountErrors(t *testing.T) {
 		{Source: "tmpfs", Target: dir + "/data//sub", Type: "tmpfs"},
 		{Source: "tmpfs", Target: dir + "/data2", Type: "tmpfs"},
 	}, nil)
-	if len(errs) != 2 || !strings.Contains(errs[1].Error(), "/data/ is not mounted") || at(t, dir+"/data2").Type != "tmpfs" {
+	if len(errs) != 2 || !strings.Contains(errs[1].Error(), "/data is not mounted") || at(t, dir+"/data2").Type != "tmpfs" {
 		t.Errorf("below a mount that failed: %v", errs)
 	}
 
@@ -651,6 +651,25 @@ func TestHasSource(t *testing.T) {
 	} {
 		if got := c.m.hasSource(); got != c.want {
 			t.Errorf("%+v: %v, want %v", c.m, got, c.want)
+		}
+	}
+}
+
+// A link leads to nothing that a mount should have covered, either way.
+func TestMountBelowFailedLink(t *testing.T) {
+	dir := t.TempDir()
+	if err := errors.Join(os.Mkdir(dir+"/real", 0o755), os.Symlink("real", dir+"/link")); err != nil {
+		t.Fatal(err)
+	}
+	h := kernel
+	h.mount = func(_, target, _ string, _ uintptr, _ string) error { return unix.EIO }
+	for _, c := range [][2]string{{"/real", "/link/x/y"}, {"/link", "/real/x/y"}, {"/link", "/link/x"}, {"/link/x", "/real/x/y/z"}} {
+		errs := h.mountAll(system, []Mount{
+			{Source: "tmpfs", Target: dir + c[0], Type: "tmpfs"},
+			{Source: "tmpfs", Target: dir + c[1], Type: "tmpfs"},
+		}, sayNothing)
+		if len(errs) != 2 || !errors.Is(errs[0], unix.EIO) || !strings.Contains(errs[1].Error(), " is not mounted") {
+			t.Errorf("%q: %v, want the second one held back", c, errs)
 		}
 	}
 }

@@ -127,7 +127,7 @@ func staysOnDisk(path string) bool {
 	if err := unix.Statfs(path, &st); err != nil {
 		return false
 	}
-	return isLocalDisk(int64(st.Type))
+	return isLocalDisk(st.Type)
 }
 
 // isLocalDisk knows the file systems that are of one machine, by the magic number
