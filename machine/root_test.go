@@ -582,7 +582,7 @@ func TestUnmountBusy(t *testing.T) {
 	if m := at(t, "/data/busy"); !strings.HasPrefix(m.SuperOptions, "ro") {
 		t.Errorf("what is busy is %+v", m)
 	}
-	if !s.has("told to make all of it read-only") {
+	if !s.has("told to make all of it read-only") || !s.has("unmount /data/hung: it hangs for 20ms") {
 		t.Errorf("said %q", s.lines)
 	}
 	unix.Close(busy)

@@ -160,7 +160,8 @@ func (h hands) unmountAll(sys string, say func(string)) (left []string) {
 			if !isToUnmount(m) || errors.As(why[m.ID], &hung) || time.Now().After(end) {
 				continue
 			}
-			err := within(h.limit, nil, nil, func() error { return h.unmount(m.Target, unix.UMOUNT_NOFOLLOW) })
+			hangs := func(d time.Duration) { say(fmt.Sprintf("unmount %s: it hangs for %v", printable(m.Target), d)) }
+			err := within(h.limit, hangs, nil, func() error { return h.unmount(m.Target, unix.UMOUNT_NOFOLLOW) })
 			if err == nil {
 				gone++
 				delete(why, m.ID)

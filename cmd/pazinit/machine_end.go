@@ -81,11 +81,16 @@ func (e *ending) carryOut(steps []endStep, power func(what, argument string) err
 	return err
 }
 
+// slowStep is after what time whoever looks on is told what is waited for.
+const slowStep = 10 * time.Second
+
 // await waits for a step, and feeds the watchdog, which would bite in the middle of
 // a long one: each has its limit.
 func (e *ending) await(s *endStep, done <-chan error) error {
 	limit := time.NewTimer(s.limit)
 	defer limit.Stop()
+	slow := time.NewTimer(slowStep)
+	defer slow.Stop()
 	var hungry <-chan time.Time
 	if e.feed != nil {
 		t := time.NewTicker(e.each)
@@ -99,6 +104,8 @@ func (e *ending) await(s *endStep, done <-chan error) error {
 			return err
 		case <-hungry:
 			_ = e.feed() // what fails comes again soon
+		case <-slow.C:
+			e.say("%s: it takes its time; it is left after %v", s.name, s.limit)
 		case <-limit.C:
 			e.say("%s: it takes longer than %v and is left", s.name, s.limit)
 			if s.late == nil {

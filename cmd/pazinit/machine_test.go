@@ -120,8 +120,9 @@ func TestEndStepsRun(t *testing.T) {
 func TestEndFeeds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fed := 0
+		var said []string
 		e := &ending{
-			what: "reboot", say: func(string, ...any) {},
+			what: "reboot", say: func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) },
 			feed: func() error { fed++; return errors.New("refused") }, each: 2500 * time.Millisecond,
 		}
 		hang := make(chan struct{})
@@ -133,6 +134,10 @@ func TestEndFeeds(t *testing.T) {
 		close(hang)
 		if got := time.Since(begin); fed < 46 || fed > 52 || got != 121*time.Second {
 			t.Errorf("fed %d times in %v, want about 49 in 2m1s", fed, got)
+		}
+		want := []string{"sync: it takes its time; it is left after 10m0s", "unmount: it takes its time; it is left after 20s", "unmount: it takes longer than 20s and is left"}
+		if !slices.Equal(said, want) {
+			t.Errorf("said %q, want %q", said, want)
 		}
 	})
 }
