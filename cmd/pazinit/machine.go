@@ -507,13 +507,15 @@ func (h *host) feed(w *machine.Watchdog, begin time.Time) (over bool) {
 			h.say("a fault of pazinit, feeding the watchdog: %v", v)
 		}
 	}()
-	w.Run(func() bool {
-		if s := h.alive.Load(); s != nil {
-			return (*s).Alive()
-		}
-		return time.Since(begin) < time.Duration(h.patience.Load())
-	})
+	w.Run(func() bool { return h.goesOn(begin) })
 	return true
+}
+
+func (h *host) goesOn(begin time.Time) bool {
+	if s := h.alive.Load(); s != nil {
+		return (*s).Alive()
+	}
+	return time.Since(begin) < time.Duration(h.patience.Load())
 }
 
 // bootPatience is how long a machine may take to have a supervisor, beside what it

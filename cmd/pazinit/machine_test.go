@@ -219,6 +219,11 @@ func TestPatience(t *testing.T) {
 	if got := time.Duration(h.patience.Load()); got != 61*time.Second {
 		t.Errorf("patience %v", got)
 	}
+	for ago, want := range map[time.Duration]bool{0: true, 55 * time.Second: true, 61 * time.Second: false} {
+		if got := h.goesOn(time.Now().Add(-ago)); got != want {
+			t.Errorf("a boot of %v goes on: %t", ago, got)
+		}
+	}
 	for range 5 {
 		h.lend(-1)
 		if got := time.Duration(h.patience.Load()); got < 100*365*24*time.Hour/2 {
