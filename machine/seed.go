@@ -127,13 +127,13 @@ func staysOnDisk(path string) bool {
 	if err := unix.Statfs(path, &st); err != nil {
 		return false
 	}
-	return isLocalDisk(st.Type)
+	return isLocalDisk(uint32(st.Type))
 }
 
 // isLocalDisk knows the file systems that are of one machine, by the magic number
 // of statfs(2).
-func isLocalDisk(magic int64) bool {
-	switch uint32(magic) {
+func isLocalDisk(magic uint32) bool {
+	switch magic {
 	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, unix.NILFS_SUPER_MAGIC,
 		unix.REISERFS_SUPER_MAGIC, unix.JFFS2_SUPER_MAGIC, unix.MSDOS_SUPER_MAGIC, unix.EXFAT_SUPER_MAGIC, ubifsMagic:
 		return true
