@@ -16,10 +16,12 @@ import (
 var unguarded = map[string]string{
 	"cmd/pazinit/client.go":        "a client's process",
 	"cmd/pazinit/client_status.go": "a client's process",
+	"cmd/internal/appimage":        "a client's process",
 	"control/client.go":            "a client's process",
 	"machine/network":              "a process of its own, which is begun again",
 
 	"cmd/pazinit/machine.go startWatchdog":       "begins feed again, which recovers",
+	"cmd/pazinit/machine_signals.go hear":        "calls heard, which recovers",
 	"cmd/pazinit/machine_signals.go supervising": "calls button, which recovers",
 	"cmd/pazinit/supervise.go forward":           "calls signal, which recovers",
 	"cmd/pazinit/threads.go spareThreads":        "does nothing",

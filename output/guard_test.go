@@ -60,6 +60,9 @@ func TestPanics(t *testing.T) {
 				})
 			}
 			work.Wait()
+			for end := time.Now().Add(patience); count.Load() == 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+				h.Log("info", "more") // the console may not have had its turn yet
+			}
 			on.Store(false)
 			for _, src := range sources {
 				out, errs := src.Files()

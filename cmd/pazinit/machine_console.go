@@ -46,8 +46,8 @@ func (w *patient) Write(p []byte) (int, error) {
 	}
 	done := make(chan struct{})
 	go func() {
-		defer close(done)
 		defer func() { _ = recover() }() // there is nobody to tell
+		defer close(done)
 		_, _ = w.to.Write(line)
 	}()
 	limit := time.NewTimer(w.limit)
