@@ -201,7 +201,7 @@ func TestSeedsInside(t *testing.T) {
 	if rows == "" {
 		rows = "."
 	}
-	err = errors.Join(image.Add("/src/rows", initramfs.Data(0o644, []byte(rows))), image.Add("/src/emulated", initramfs.Data(0o644, []byte(emulated))), image.AddFile("/etc/passwd", "/etc/passwd"), image.AddFile("/etc/group", "/etc/group"))
+	err = errors.Join(image.Add("/srv", initramfs.Folder(0o755)), image.Add("/src/rows", initramfs.Data(0o644, []byte(rows))), image.Add("/src/emulated", initramfs.Data(0o644, []byte(emulated))), image.AddFile("/etc/passwd", "/etc/passwd"), image.AddFile("/etc/group", "/etc/group"))
 	modules, e := filepath.Glob("/usr/lib/python3.*")
 	err = errors.Join(err, e)
 	for _, dir := range modules {
