@@ -28,7 +28,7 @@ func (h *host) signal(s *pazinit.Supervisor, i signals.Info) {
 	what, from := h.meaning(i)
 	switch {
 	case what != "":
-		if by := sender(i); by != "" {
+		if by := sender(i); by != "" && i.Sent() {
 			from += " from " + by
 		}
 		h.press(s, from, what)
