@@ -210,10 +210,8 @@ func (h hands) unmountAll(sys string, say func(string)) (left []string) {
 	}
 	end = time.Now().Add(min(forceLimit, h.limit))
 	writable := h.stillWritable(forced)
-	look := time.NewTicker(50 * time.Millisecond) // it does it by and by, and tells nobody
-	defer look.Stop()
-	for len(writable) > 0 && time.Now().Before(end) {
-		<-look.C
+	for len(writable) > 0 && time.Now().Before(end) { // it does it by and by, and tells nobody
+		<-time.NewTimer(50 * time.Millisecond).C
 		writable = h.stillWritable(forced)
 	}
 	end = time.Now().Add(forceTotal)

@@ -47,6 +47,7 @@ type host struct {
 // A hearing is what a host hears while nobody supervises.
 type hearing struct {
 	hears    bool              // signals, from the boot on
+	known    *procfile.Config  // what they may go by; nil: nothing yet
 	listens  bool              // to the buttons
 	wanted   chan signals.Info // those that end the machine
 	handing  sync.Mutex        // over, of what is wanted, to the supervisor
@@ -173,6 +174,9 @@ func (h *host) run(steps []step) error {
 	for i := range steps {
 		s := &steps[i]
 		err := h.guarded(s)
+		if !isAsked(err) { // the step has ended, and so nobody writes h.cfg
+			h.known = h.cfg
+		}
 		switch {
 		case err == nil:
 		case s.fatal:

@@ -42,10 +42,10 @@ func (h *host) signal(s *pazinit.Supervisor, i signals.Info) {
 // called.
 func (h *host) meaning(i signals.Info) (what, from string) {
 	if i.Signal == unix.SIGINT && !i.Sent() {
-		if h.cfg == nil {
+		if h.known == nil {
 			return "reboot", "Ctrl-Alt-Del"
 		}
-		return h.cfg.Machine.CtrlAltDel, "Ctrl-Alt-Del"
+		return h.known.Machine.CtrlAltDel, "Ctrl-Alt-Del"
 	}
 	return machineSignals[i.Signal], unix.SignalName(i.Signal)
 }
@@ -125,8 +125,8 @@ func (h *host) button(s *pazinit.Supervisor, k machine.Key) {
 // meaningOf is what a button does to the machine, and what it is called.
 func (h *host) meaningOf(k machine.Key) (what, from string) {
 	restart, power := "reboot", "poweroff" // while no configuration says it
-	if h.cfg != nil {
-		restart, power = h.cfg.Machine.CtrlAltDel, h.cfg.Machine.PowerButton
+	if h.known != nil {
+		restart, power = h.known.Machine.CtrlAltDel, h.known.Machine.PowerButton
 	}
 	if k == machine.KeyRestart {
 		return restart, "the restart button"

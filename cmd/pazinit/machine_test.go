@@ -233,7 +233,7 @@ func TestPatience(t *testing.T) {
 }
 
 func TestMachineSignals(t *testing.T) {
-	h := &host{cfg: &procfile.Config{Machine: procfile.Machine{CtrlAltDel: "ignore"}}}
+	h := &host{hearing: hearing{known: &procfile.Config{Machine: procfile.Machine{CtrlAltDel: "ignore"}}}}
 	for _, tt := range []struct {
 		i    signals.Info
 		want string
