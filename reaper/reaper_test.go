@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
@@ -76,6 +77,7 @@ func rerun(t *testing.T, set func(*exec.Cmd)) bool {
 	if set != nil {
 		set(cmd)
 	}
+	cmd.WaitDelay = 10 * time.Second // a test that failed may have left somebody who has its output
 	out, err := cmd.CombinedOutput()
 	if bytes.Contains(out, []byte("--- SKIP: "+t.Name()+" ")) {
 		t.Skipf("%s", out)

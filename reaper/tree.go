@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,6 +26,7 @@ type stat struct {
 	exiting             bool // its memory is gone, its descriptors may be there
 	unborn              bool // forked and not executed since
 	kernel              bool // a thread of the kernel's own
+	memory              bool // it has some: it is neither a zombie nor nearly one
 }
 
 // include/linux/sched.h
@@ -76,6 +78,7 @@ func parseStat(pid int, b []byte) (stat, error) {
 	}
 	s.unborn = flags&flagForkNoExec != 0
 	s.kernel = flags&flagKernel != 0
+	s.memory = len(f) > 20 && string(f[20]) != "0"
 	s.exiting = flags&flagExiting != 0 && f[0][0] != 'D'
 	if s.Start, err = strconv.ParseUint(string(f[19]), 10, 64); err != nil {
 		return stat{}, fmt.Errorf("parse stat of %d: %q", pid, b)
@@ -293,7 +296,17 @@ const (
 // tokenOf looks for the run's variable in a process's environment as it was at
 // its last exec. buf bounds what is read; the supervisor puts it first.
 func tokenOf(pid int, token string, buf []byte) int {
-	b, err := readSmall("/proc/"+strconv.Itoa(pid)+"/environ", buf)
+	path := "/proc/" + strconv.Itoa(pid) + "/environ"
+	b, err := readSmall(path, buf)
+	for tries := 0; err == nil && len(b) == 0 && tries < execTries; tries++ {
+		busy := executing(pid)
+		if busy {
+			<-time.NewTimer(time.Millisecond).C
+		}
+		if b, err = readSmall(path, buf); !busy { // it may just have come to its end
+			break
+		}
+	}
 	if err != nil {
 		return tokenNone
 	}
@@ -306,6 +319,23 @@ func tokenOf(pid int, token string, buf []byte) int {
 		}
 	}
 	return tokenNone
+}
+
+// execTries is how often a process is looked at again that is executing something.
+const execTries = 20
+
+// executing reports whether pid seems to be in the middle of execve(2): it has
+// memory, but neither arguments nor an environment yet, which the loader writes
+// last (create_elf_tables, fs/binfmt_elf.c). One that was given neither, by
+// somebody who wanted that, looks the same.
+func executing(pid int) bool {
+	var buf [1]byte
+	b, err := readSmall("/proc/"+strconv.Itoa(pid)+"/cmdline", buf[:])
+	if err != nil || len(b) > 0 {
+		return false
+	}
+	s, err := readStat(pid)
+	return err == nil && s.memory
 }
 
 // SignalProcs sends sig to processes that need not be our children, each by a

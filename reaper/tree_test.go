@@ -2,6 +2,7 @@ package reaper
 
 import (
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -200,4 +201,36 @@ func TestAdoptedOnlyRuns(t *testing.T) {
 	for _, run := range runs {
 		b.down(run)
 	}
+}
+
+// TestTreeExec: a process is found in the middle of executing something, too, when
+// it has no environment for a moment.
+func TestTreeExec(t *testing.T) {
+	if !rerun(t, nil) {
+		return
+	}
+	dir := t.TempDir()
+	script, stop := filepath.Join(dir, "script"), filepath.Join(dir, "stop")
+	if err := os.WriteFile(script, []byte(`[ "$1" ] || echo $$
+[ -e `+stop+` ] || exec sh "$0" again
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := newBench(t, Options{Subreaper: true})
+	r, w := pipe(t)
+	s := spec("/bin/sh", "-c", "setsid sh "+script+" &")
+	s.Env, s.Files[1] = append(s.Env, RunVariable+"=mine"), int(w.Fd())
+	b.run(s)
+	pid := numbers(t, r, 1)[0]
+	for range 1000 {
+		if procs := Tree(0, "mine"); len(procs) != 1 || procs[0].PID != pid {
+			t.Errorf("Tree = %v, want %d", procs, pid)
+			break
+		}
+	}
+	if err := os.WriteFile(stop, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.next(func(e Event) bool { return e.Kind == Orphan && e.PID == pid })
+	b.Close()
 }
