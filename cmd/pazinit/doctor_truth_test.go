@@ -244,7 +244,17 @@ func TestTruthEnteredOther(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = p.cmd.Process.Kill(); <-p.done }()
+	inner := func() int { // the namespace's first process
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", p.cmd.Process.Pid))
+		pid, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+		return pid
+	}
+	defer func() { // a change of uid takes --kill-child away
+		if pid := inner(); pid > 0 {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+		<-p.done
+	}()
 	for up := false; !up; {
 		p.mu.Lock()
 		text, more := string(p.text), p.more
@@ -258,11 +268,7 @@ func TestTruthEnteredOther(t *testing.T) {
 			t.Fatalf("the supervisor ended: %s", text)
 		}
 	}
-	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", p.cmd.Process.Pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	enter := []string{"nsenter", "-t", strings.TrimSpace(string(children)), "-p", "-m"}
+	enter := []string{"nsenter", "-t", strconv.Itoa(inner()), "-p", "-m"}
 	inside := func(as []string, flags ...string) (d diagnosis) {
 		t.Helper()
 		argv := slices.Concat(enter, as, []string{program, "doctor", "--json"}, flags)
