@@ -27,12 +27,13 @@ run: build shop ## run examples/shop: curl http://127.0.0.1:19000/
 	scripts/install-deps run
 	exec out/pazinit run -c examples/shop/pazinit.yaml
 
+# -count=1: most tests try the program, of which the cache of go test knows nothing.
 test: programs ## every test but those of make vm-test that take minutes
 	-scripts/fetch-kernel
 	-scripts/fetch-kernel arm64
 	-scripts/fetch-inits
 	go vet ./... && go vet -tags qemu ./tests/qemu
-	go test -race -timeout 25m ./...
+	go test -race -count=1 -timeout 25m ./...
 	cd tools/containers && go vet ./... && go test ./...
 	cd cmd/pazimage && go vet ./... && go test ./...
 	cd tests/qemu && CGO_ENABLED=0 go test -tags qemu -short -count=1 -timeout 25m
