@@ -27,6 +27,7 @@ type stat struct {
 	unborn              bool // forked and not executed since
 	kernel              bool // a thread of the kernel's own
 	memory              bool // it has some: it is neither a zombie nor nearly one
+	noEnv               bool // its environment is there, and empty
 }
 
 // include/linux/sched.h
@@ -78,7 +79,8 @@ func parseStat(pid int, b []byte) (stat, error) {
 	}
 	s.unborn = flags&flagForkNoExec != 0
 	s.kernel = flags&flagKernel != 0
-	s.memory = len(f) > 20 && string(f[20]) != "0"
+	s.memory = len(f) > 20 && string(f[20]) != "0"                             // vsize
+	s.noEnv = len(f) > 48 && bytes.Equal(f[47], f[48]) && string(f[48]) != "0" // env_start, env_end
 	s.exiting = flags&flagExiting != 0 && f[0][0] != 'D'
 	if s.Start, err = strconv.ParseUint(string(f[19]), 10, 64); err != nil {
 		return stat{}, fmt.Errorf("parse stat of %d: %q", pid, b)
@@ -298,14 +300,9 @@ const (
 func tokenOf(pid int, token string, buf []byte) int {
 	path := "/proc/" + strconv.Itoa(pid) + "/environ"
 	b, err := readSmall(path, buf)
-	for tries := 0; err == nil && len(b) == 0 && tries < execTries; tries++ {
-		busy := executing(pid)
-		if busy {
-			<-time.NewTimer(time.Millisecond).C
-		}
-		if b, err = readSmall(path, buf); !busy { // it may just have come to its end
-			break
-		}
+	for tries := 0; err == nil && len(b) == 0 && tries < execTries && executing(pid); tries++ {
+		<-time.NewTimer(time.Millisecond << tries).C
+		b, err = readSmall(path, buf)
 	}
 	if err != nil {
 		return tokenNone
@@ -321,21 +318,17 @@ func tokenOf(pid int, token string, buf []byte) int {
 	return tokenNone
 }
 
-// execTries is how often a process is looked at again that is executing something.
-const execTries = 20
+// execTries is how often a process is looked at again that is executing something,
+// after 1 ms and then twice as long each time: for two seconds, since it may have to
+// wait for a processor or a disk.
+const execTries = 11
 
-// executing reports whether pid seems to be in the middle of execve(2): it has
-// memory, but neither arguments nor an environment yet, which the loader writes
-// last (create_elf_tables, fs/binfmt_elf.c). One that was given neither, by
-// somebody who wanted that, looks the same.
+// executing reports whether pid, which showed no environment, was in the middle of
+// execve(2): a new memory gets its environment last (create_elf_tables,
+// fs/binfmt_elf.c). One that was given none has one that is empty.
 func executing(pid int) bool {
-	var buf [1]byte
-	b, err := readSmall("/proc/"+strconv.Itoa(pid)+"/cmdline", buf[:])
-	if err != nil || len(b) > 0 {
-		return false
-	}
 	s, err := readStat(pid)
-	return err == nil && s.memory
+	return err == nil && s.memory && !s.noEnv
 }
 
 // SignalProcs sends sig to processes that need not be our children, each by a
