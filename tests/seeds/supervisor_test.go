@@ -320,25 +320,26 @@ func schema(t *testing.T) {
 
 func socketMode(t *testing.T, mode rig.Mode) {
 	rig.NeedRoot(t)
-	var watch int
-	defer func() { unix.Close(watch) }()
+	var watch *os.File
+	defer func() { watch.Close() }() // ends who reads it
 	want := func(st *unix.Stat_t, gid uint32) bool {
 		return st.Mode == unix.S_IFSOCK|0o700 && st.Uid == rig.Nobody && st.Gid == gid
 	}
 	r := rig.New(t, rig.Config{
 		Mode: mode, Procfile: "web: {H} sleep\n", YAML: "socket_mode: '0700'\nsocket_owner: nobody:daemon\n",
 		Setup: func(dir string) {
-			var err error
-			if watch, err = unix.InotifyInit1(unix.IN_CLOEXEC); err == nil {
-				_, err = unix.InotifyAddWatch(watch, dir, unix.IN_CREATE|unix.IN_MOVED_TO)
-			}
+			fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 			if err != nil {
+				t.Fatal(err)
+			}
+			watch = os.NewFile(uintptr(fd), "inotify")
+			if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_CREATE|unix.IN_MOVED_TO); err != nil {
 				t.Fatal(err)
 			}
 			go func() { // whoever looks at once sees no other mode either
 				buf := make([]byte, 4096)
 				for {
-					if n, err := unix.Read(watch, buf); err != nil || n <= 0 {
+					if _, err := watch.Read(buf); err != nil {
 						return
 					}
 					var st unix.Stat_t
