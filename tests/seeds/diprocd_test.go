@@ -103,9 +103,9 @@ applications:
 		}
 	})},
 	{"DP-26", in(rig.Config{
-		// Twenty times as fast: a death each 13 s, healthy after 10, a window of a minute.
+		// Twenty times as fast: a death each 13 s, healthy after 1, a window of a minute.
 		Procfile: "false: /bin/false\nslow: {H} crash-after 650\n",
-		YAML:     "applications: {app: {procfile: Procfile, workers: {false: {max_restarts: 5, restart_window: 60s}, slow: {max_restarts: 5, restart_window: 3s, healthy_after: 500ms}}}}",
+		YAML:     "applications: {app: {procfile: Procfile, workers: {false: {max_restarts: 5, restart_window: 60s}, slow: {max_restarts: 5, restart_window: 3s, healthy_after: 50ms}}}}",
 	}, limited)},
 	{"DP-28", in(rig.Config{Procfile: "web: {H} sleep\n"}, runningAlready)},
 	{"DP-30", in(rig.Config{

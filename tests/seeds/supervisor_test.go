@@ -231,7 +231,7 @@ applications:
 	}, restarts)},
 	{"SU-22", places(empowered)},
 	{"SU-24", in(rig.Config{
-		Procfile: "default: false\nown: false\nslow: false\nhealthy: {H} crash-after 20\nwindow: false\nterm: {H} ignore-term\nlong: {H} on-signal TERM 0 300\nkeep: {H} sleep\n",
+		Procfile: "default: false\nown: false\nslow: false\nhealthy: {H} on-signal USR1 1 5\nwindow: false\nterm: {H} ignore-term\nlong: {H} on-signal TERM 0 300\nkeep: {H} sleep\n",
 		YAML: `
 applications:
   app:
@@ -866,6 +866,11 @@ func fineGrained(t *testing.T, r *rig.Rig) {
 		if got := delays(name); !slices.Equal(got, want.delays) {
 			t.Errorf("delays of %s = %v, want %v", name, got, want.delays)
 		}
+	}
+	// The signal comes when the run is known to be executed: it lives 5 ms from there.
+	for n := range 6 {
+		r.LineAfter("app:healthy.1", "ready", n)
+		did(r, "signal", "USR1", "healthy")
 	}
 	for _, name := range []string{"app:healthy.1", "app:window.1"} {
 		if st := r.WaitStatus(name, func(st control.Status) bool { return st.State == "FATAL" || st.Run > 6 }); st.State == "FATAL" {
