@@ -375,7 +375,11 @@ func TestLateDeviceAndCarrier(t *testing.T) {
 	s.set(func(s *server) { s.nak, s.address = reboots, netip.MustParseAddr("192.0.2.70") })
 	p.carrier(false)
 	p.carrier(true)
-	r.hears("has 192.0.2.70/24")
+	// It may have been said to be down between the two addresses.
+	r.until(func(s State) bool {
+		i := s.Interfaces[0]
+		return s.Up && i.Lease != nil && i.Lease.Address == netip.MustParsePrefix("192.0.2.70/24")
+	})
 
 	unplug(t, "lt0")
 	r.hears("is gone")
