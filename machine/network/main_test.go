@@ -47,6 +47,7 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 	}
+	nl.NativeEndian() // it finds out once, without a lock
 	if os.Geteuid() != 0 || fuzzing || os.Getenv(insideVar) != "" {
 		os.Exit(m.Run())
 	}
