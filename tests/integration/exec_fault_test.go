@@ -253,7 +253,7 @@ func TestExecNoProcesses(t *testing.T) {
 	rig.NeedRoot(t)
 	t.Parallel()
 	r := rig.New(t, rig.Config{
-		User: 54321, // has no other processes
+		User: 54378, // has no other processes
 		Wrap: []string{"prlimit", "--nproc=25:25"},
 		Exec: []string{"sh", "-c", "sh -c 'i=0; while [ $i -lt 40 ]; do {H} sleep & i=$((i+1)); done' 2>/dev/null; echo full; exec {H} count-all {D}/leader"}, Left: true,
 	})

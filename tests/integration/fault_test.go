@@ -411,7 +411,7 @@ applications:
   app:
     procfile: Procfile
     max_restarts: unlimited
-    stop_timeout: 1s
+    stop_timeout: 1h
     backoff: {base: 1ms, factor: 1, max: 1ms}
     workers:
       crash: {num_instances: 2}

@@ -173,12 +173,16 @@ func TestReopen(t *testing.T) {
 				}
 			}
 		}
+		r.Until("own.log", func() bool { return strings.Contains(r.Read("own.log"), "app:web.1 is RUNNING") })
 		rename(".1")
 		tell(0)
+		r.Until("web.log.1", func() bool { return r.Read("web.log.1") == "ready\ngot USR2\n" })
 		r.Must("reopen")
 		tell(1)
 		r.Until("web.log", func() bool { return r.Read("web.log") == "got USR2\n" })
-		r.Until("web.log.1", func() bool { return r.Read("web.log.1") == "ready\ngot USR2\n" })
+		if got := r.Read("web.log.1"); got != "ready\ngot USR2\n" {
+			t.Errorf("web.log.1 = %q after the reopening", got)
+		}
 		rename(".2")
 		r.Signal(unix.SIGUSR1)
 		r.Until("web.log again", func() bool { _, err := os.Stat(r.Path("web.log")); return err == nil })

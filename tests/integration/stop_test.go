@@ -108,17 +108,34 @@ func TestStopTo(t *testing.T) {
 			t.Parallel()
 			rig.Both(t, rig.Config{
 				Procfile: "web: sh -c 'setsid {H} count-signal USR1 stranger & {H} count-signal USR1 member & exec {H} count-signal USR1 leader'\n",
-				YAML:     fmt.Sprintf("applications: {app: {procfile: Procfile, stop_signal: [USR1 1s, KILL], stop_to: %s}}", to),
+				YAML:     fmt.Sprintf("applications: {app: {procfile: Procfile, stop_signal: [USR1 1h, KILL], stop_to: %s}}", to),
 			}, func(t *testing.T, r *rig.Rig) {
 				for i := range 3 {
 					r.LineAfter("app:web.1", "ready", i)
 				}
-				r.Must("stop", "web")
+				r.Do(&control.Request{Verb: "stop", Names: []string{"web"}, NoWait: true})
+				n := len(strings.Fields(want))
+				for i := range n {
+					r.LineAfter("app:web.1", "got USR1", i)
+				}
+				// One more to each: what they had before has come by then.
+				signal := func(name string) {
+					t.Helper()
+					if reply := r.Do(&control.Request{Verb: "signal", Names: []string{"web"}, Signal: name, To: "tree"}); reply.Code != 0 {
+						t.Fatal(results(reply))
+					}
+				}
+				signal("USR1")
+				for i := range 3 {
+					r.LineAfter("app:web.1", "got USR1", n+i)
+				}
+				signal("KILL")
+				r.WaitState("app:web.1", "STOPPED")
 				var got []string
 				for _, who := range []string{"leader", "member", "stranger"} {
-					if n := strings.Count(r.Read(who), "USR1"); n == 1 {
+					if n := strings.Count(r.Read(who), "USR1"); n == 2 {
 						got = append(got, who)
-					} else if n > 1 {
+					} else if n != 1 {
 						t.Errorf("%s got %d signals", who, n)
 					}
 				}
@@ -191,7 +208,7 @@ func TestStopMeansStop(t *testing.T) {
     procfile: Procfile
     workers:
       backoff: {backoff: {base: 1h, max: 1h}}
-      slow: {stop_timeout: 300ms}
+      slow: {stop_timeout: 1h}
       fatal: {max_restarts: 1}
 `,
 	})
@@ -211,19 +228,28 @@ func TestStopMeansStop(t *testing.T) {
 	before := r.Of("app:slow.1")
 	r.Do(&control.Request{Verb: "stop", Names: []string{"slow"}, NoWait: true})
 	r.WaitEvent(to("app:slow.1", "STOPPING"))
-	r.Must("start", "slow")
-	if after := r.Of("app:slow.1"); after.State != "RUNNING" || after.Run != before.Run+1 || after.PID == before.PID {
+	kill := func() { // which the stop would do in an hour
+		t.Helper()
+		if reply := r.Do(&control.Request{Verb: "signal", Names: []string{"slow"}, Signal: "KILL"}); reply.Code != 0 {
+			t.Fatal(results(reply))
+		}
+	}
+	r.Do(&control.Request{Verb: "start", Names: []string{"slow"}, NoWait: true})
+	kill()
+	if after := r.WaitState("app:slow.1", "RUNNING"); after.State != "RUNNING" || after.Run != before.Run+1 || after.PID == before.PID {
 		t.Errorf("start in STOPPING: %+v", after)
 	}
 	// STOPPING by a restart, then stop
 	r.LineAfter("app:slow.1", "ready", 1)
 	r.Do(&control.Request{Verb: "restart", Names: []string{"slow"}, NoWait: true})
-	seq := r.WaitEvent(func(e control.Event) bool { return e.Run == before.Run+1 && e.To == "STOPPING" }).Seq
-	r.Must("stop", "slow")
-	if st := r.Of("app:slow.1"); st.State != "STOPPED" || st.Run != before.Run+1 {
+	r.WaitEvent(func(e control.Event) bool {
+		return e.Name == "app:slow.1" && e.Run == before.Run+1 && e.To == "STOPPING"
+	})
+	r.Do(&control.Request{Verb: "stop", Names: []string{"slow"}, NoWait: true})
+	kill()
+	if st := r.WaitState("app:slow.1", "STOPPED"); st.State != "STOPPED" || st.Run != before.Run+1 {
 		t.Errorf("stop in a restart's STOPPING: %s, run %d", st.State, st.Run)
 	}
-	_ = seq
 	// FATAL
 	r.WaitState("app:fatal.1", "FATAL")
 	r.Must("stop", "fatal")
