@@ -21,6 +21,7 @@ var mayImport = map[string][]string{
 	"init/internal/lifecycle": {},
 	"cgroupfs":                {},
 	"control":                 {},
+	"ebpf":                    {},
 	"machine":                 {},
 	"machine/syslog":          {},
 	"machine/network":         {},
