@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pazinit/pazinit/init/internal/lifecycle"
+	"github.com/pazinit/pazinit/reaper"
 )
 
 // ending is the supervisor's own end, a small machine beside the instances':
@@ -29,9 +30,10 @@ type ending struct {
 	over     bool
 
 	workers    *batch
-	loggers    bool // their turn has come
-	strangers  bool // theirs has
-	dismissing bool // they are waited for
+	loggers    bool              // their turn has come
+	strangers  bool              // theirs has
+	dismissing bool              // they are waited for
+	asked      []reaper.Stranger // they, as they were told to stop
 
 	speakAfter time.Duration // the late ones are named so long after the beginning
 }
@@ -161,6 +163,9 @@ func (s *Supervisor) lookAtEnd(now time.Time) (moved bool) {
 					}
 					s.logf("%s could not be ended: %s", in.name, why)
 				}
+			}
+			if e.dismissing { // the last look at them is late
+				s.outlived(e.asked, ", as far as is known")
 			}
 			e.over = true
 			return false

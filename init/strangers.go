@@ -41,19 +41,26 @@ func (s *Supervisor) dismiss(now time.Time) {
 			if list = s.clients.others(list); len(list) == 0 {
 				return
 			}
+			s.post(func() { e.asked = list })
 			s.logf("%s: told to stop by SIGTERM: %s", plural(len(list), "process that no worker started", "processes that no worker started"), strangerList(list))
 		})
 		left = s.clients.others(left)
 	}, func() {
 		e.dismissing = false
-		if len(left) > 0 {
-			here := "container"
-			if s.opt.Place.Initial {
-				here = "machine"
-			}
-			s.logf("%s with this %s: %s", plural(len(left), "process is not gone and ends", "processes are not gone and end"), here, strangerList(left))
-		}
+		s.outlived(left, "")
 	})
+}
+
+// outlived names the strangers that have not ended in their time.
+func (s *Supervisor) outlived(left []reaper.Stranger, more string) {
+	if len(left) == 0 {
+		return
+	}
+	here := "container"
+	if s.opt.Place.Initial {
+		here = "machine"
+	}
+	s.logf("%s with this %s: %s%s", plural(len(left), "process is not gone and ends", "processes are not gone and end"), here, strangerList(left), more)
 }
 
 func earlier(a, b time.Time) time.Time {
