@@ -113,7 +113,7 @@ func TestLastWords(t *testing.T) {
 // the first process, and stops.
 func TestForkBomb(t *testing.T) {
 	each(t, only{root: "busybox", places: []string{"default", "cgroup-v2"}}, func(t *testing.T, e engine, r root, p bundle.Place) {
-		s := spec(e, r, p, config("web: helper print-status hold\nbomb: while (sleep 1000 &); do :; done; helper sleep\n", settings), "pazinit")
+		s := spec(e, r, p, config("web: helper print-status hold\nbomb: while (sleep 1000 &); do :; done; helper sleep\n", settings+"    workers: {web: {priority: 1}}\n"), "pazinit") // web has its number before the bomb
 		s.PIDs = 40
 		c := e.start(t, p, s)
 		c.until("can't fork", 1)
