@@ -17,7 +17,7 @@ func quiet(r *rig.Rig) {
 	last := -1
 	r.Until("the supervisor is idle", func() bool {
 		n := r.Switches()
-		if n == last {
+		if n == last && r.Asleep() {
 			return true
 		}
 		last = n
@@ -37,16 +37,15 @@ func TestIdle(t *testing.T) {
 		}
 		// The runtime hands memory back and ends spare threads for some time.
 		quiet(r)
-		for range 3 {
+		r.Until("nothing wakes it for two seconds", func() bool {
 			before := r.Switches()
 			time.Sleep(2 * time.Second) // what is measured is this time
-			if n := r.Switches() - before; n == 0 {
-				return
-			} else {
+			n := r.Switches() - before
+			if n != 0 {
 				t.Logf("%d context switches in 2 s", n)
 			}
-		}
-		t.Error("it wakes again and again though nothing happens")
+			return n == 0
+		})
 	})
 }
 
@@ -87,9 +86,11 @@ func TestNonexistentCommands(t *testing.T) {
 		Procfile: "web: /no/such/program\n",
 		YAML:     "applications: {app: {procfile: Procfile, port_base: 20000, max_restarts: unlimited, workers: {web: {num_instances: 200}}}}",
 	})
-	r.WaitStatus("app:web.200", func(st control.Status) bool { return st.Failures >= 5 })
+	for i := 1; i <= 200; i++ {
+		r.WaitStatus(fmt.Sprintf("app:web.%d", i), func(st control.Status) bool { return st.Failures >= 6 })
+	}
 	before, begin := r.CPU(), time.Now()
-	time.Sleep(5 * time.Second) // what is measured is this time
+	time.Sleep(30 * time.Second) // what is measured is this time, in which each is tried once or twice
 	used, took := time.Duration(r.CPU()-before)*10*time.Millisecond, time.Since(begin)
 	t.Logf("%v of %v", used, took)
 	// Each is tried every 30 s by then; 4 % leaves room for a busy machine.
@@ -124,9 +125,11 @@ func TestTenThousandRestarts(t *testing.T) {
 			r.Do(&control.Request{Verb: "start", Names: []string{"all"}, NoWait: true})
 			r.Until("ten thousand restarts", func() bool { return total() >= 10500 })
 			fds2, threads2 := rest()
-			if fds2 > fds+2 {
-				t.Errorf("%d descriptors after 500 restarts, %d after 10,500", fds, fds2)
+			if fds2 > fds+2 { // those of the last requests, if not a leak
+				t.Logf("%d descriptors after 500 restarts, %d after 10,500", fds, fds2)
+				r.Until("no more descriptors than before", func() bool { return r.FDs() <= fds+2 })
 			}
+			t.Logf("%d and %d threads", threads, threads2)
 			if threads2 > threads+5 {
 				t.Errorf("%d threads after 500 restarts, %d after 10,500", threads, threads2)
 			}

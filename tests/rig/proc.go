@@ -154,6 +154,21 @@ func (r *Rig) Switches() (n int) {
 	return n
 }
 
+// Asleep reports whether none of the supervisor's threads runs or waits for a
+// processor.
+func (r *Rig) Asleep() bool {
+	r.T.Helper()
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", r.PID))
+	r.must(err)
+	for _, task := range tasks {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/stat", r.PID, task.Name()))
+		if bytes.Contains(b, []byte(") R ")) {
+			return false
+		}
+	}
+	return true
+}
+
 // Extra is how many processes the rig has besides the supervisor and what it
 // started.
 func (r *Rig) Extra() int {
