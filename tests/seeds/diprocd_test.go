@@ -104,7 +104,7 @@ applications:
 	})},
 	{"DP-26", in(rig.Config{
 		// Twenty times as fast: a death each 13 s, healthy after 1, a window of a minute.
-		Procfile: "false: /bin/false\nslow: {H} crash-after 650\n",
+		Procfile: "false: /bin/false\nslow: {H} on-signal USR1 1 650\n",
 		YAML:     "applications: {app: {procfile: Procfile, workers: {false: {max_restarts: 5, restart_window: 60s}, slow: {max_restarts: 5, restart_window: 3s, healthy_after: 50ms}}}}",
 	}, limited)},
 	{"DP-28", in(rig.Config{Procfile: "web: {H} sleep\n"}, runningAlready)},
@@ -245,6 +245,10 @@ func limited(t *testing.T, r *rig.Rig) {
 		t.Errorf("%d starts, %d failures, run %d, want 5 each", got, st.Failures, st.Run)
 	}
 	says(t, "reason", st.Reason, "status 1")
+	for n := range 14 {
+		r.LineAfter("app:slow.1", "ready", n)
+		did(r, "signal", "USR1", "slow")
+	}
 	if st := r.WaitStatus("app:slow.1", func(st control.Status) bool { return st.State == "FATAL" || st.Run == 15 && st.State == "RUNNING" }); st.State == "FATAL" {
 		t.Errorf("slow = %+v, want it to go on", st)
 	}
@@ -297,7 +301,7 @@ func malformed(t *testing.T, r *rig.Rig) {
 	r.WaitEventAfter(seq, func(e control.Event) bool {
 		return e.Kind == "reload" && strings.Contains(e.Reason, "nothing was changed")
 	})
-	says(t, "console", r.Console(), "nothing was changed")
+	r.WaitConsole("nothing was changed")
 	r.WriteYAML("applications: {app: {procfile: Procfile, workers: {web: {num_instances: 2}}}}")
 	r.Signal(syscall.SIGHUP)
 	if got := running(r, "app:web.1", "app:web.2"); got["app:web.1"] != before["app:web.1"] {

@@ -27,9 +27,13 @@ var quirks = []row{
 		YAML:     "applications: {app: {procfile: Procfile, workers: {limited: {num_instances: 90}, unlimited: {num_instances: 100, max_restarts: unlimited, autostart: false}}}}",
 	}, notSpinning)},
 	{"Q-04", in(rig.Config{
-		Procfile: "web: {H} crash-after 300\nkeep: {H} sleep\n",
-		YAML:     "applications: {app: {procfile: Procfile, workers: {web: {max_restarts: 3}}}}",
+		Procfile: "web: {H} on-signal USR1 1 300\nkeep: {H} sleep\n",
+		YAML:     "applications: {app: {procfile: Procfile, workers: {web: {max_restarts: 3, healthy_after: 1h}}}}",
 	}, func(t *testing.T, r *rig.Rig) {
+		for n := range 3 {
+			r.LineAfter("app:web.1", "ready", n)
+			did(r, "signal", "USR1", "web")
+		}
 		st := r.WaitState("app:web.1", "FATAL")
 		if got := states(r, "app:web.1"); st.Run != 3 || count(got, "RUNNING") != 3 || count(got, "BACKOFF") != 1 {
 			t.Errorf("run %d, states %v: want three, and a delay before the last", st.Run, got)
@@ -59,11 +63,7 @@ var quirks = []row{
 		if got := pss(t, r); got >= 8<<10 {
 			t.Errorf("PSS = %d KiB, want less than 8 MiB", got)
 		}
-		n := switches(r)
-		time.Sleep(2 * time.Second)
-		if got := r.Switches() - n; got != 0 {
-			t.Errorf("%d wakeups, want none", got)
-		}
+		idle(r, 2*time.Second)
 	})},
 	{"Q-08", in(rig.Config{
 		Procfile: "web: {H} flood 104857600 100\nquiet: {H} count-signal USR1 /dev/null\n",
@@ -290,6 +290,8 @@ func stranger(t *testing.T, mode rig.Mode) {
 	// While it runs, somebody writes the stranger's pid again.
 	r.Write("web.pid", stale)
 	did(r, "restart", "web")
+	pid := r.Of("app:web.1").PID
+	r.Until("the next pid is written", func() bool { return r.Read("web.pid") == fmt.Sprintln(pid) })
 	r.Write("web.pid", stale)
 	did(r, "stop", "web")
 	did(r, "shutdown")

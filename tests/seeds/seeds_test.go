@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/pazinit/pazinit/control"
 	"github.com/pazinit/pazinit/tests/rig"
@@ -293,20 +294,17 @@ func bad(t testing.TB, list map[string]string, want ...string) string {
 	return out
 }
 
-// switches waits until the supervisor has nothing to do and reports how often it
-// ran.
-func switches(r *rig.Rig) (n int) {
+// idle waits until nothing has woken the supervisor for d. The runtime hands
+// memory back for some time, and a thread may wait for a processor for as long.
+func idle(r *rig.Rig, d time.Duration) {
 	r.T.Helper()
-	n = -1
-	same := 0
-	r.Until("the supervisor is idle", func() bool {
-		now := r.Switches()
-		if now == n {
-			same++
-		} else {
-			n, same = now, 0
+	r.Until(fmt.Sprintf("nothing wakes the supervisor for %v", d), func() bool {
+		cpu, n := r.CPU(), r.Switches()
+		time.Sleep(d) // what is measured is this time
+		again, ticks := r.Switches()-n, r.CPU()-cpu
+		if again != 0 || ticks > 1 {
+			r.T.Logf("it ran %d times and used %d ticks in %v", again, ticks, d)
 		}
-		return same > 50
+		return again == 0 && ticks <= 1
 	})
-	return n
 }
