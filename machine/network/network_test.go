@@ -251,28 +251,48 @@ func TestLeaseIsKept(t *testing.T) {
 
 func TestRenewal(t *testing.T) {
 	p := wire(t, "re0")
-	s := p.serve("192.0.2.1/24", "192.0.2.50", 6*time.Second, dhcpv4.WithRouter([]byte{192, 0, 2, 1}))
+	s := p.serve("192.0.2.1/24", "192.0.2.50", time.Hour, dhcpv4.WithRouter([]byte{192, 0, 2, 1}),
+		dhcpv4.WithOption(dhcpv4.OptRenewTimeValue(2*time.Second)))
 	c := dhcp("re0")
 	c.Interfaces[0].Addresses = prefixes("198.51.100.7/24") // the device keeps one
 	r := start(t, c, "")
 	r.hears("network is up")
-	for range 2 {
+	for range 2 { // the time for everybody is far off
 		if m := s.sees(dhcpv4.MessageTypeRequest, renews); broadcasts(m) {
 			t.Error("a renewal is sent to everybody")
 		}
 	}
-	// The server does not hear what is sent to it alone: any may answer.
+	// The server does not hear what is sent to it alone: any may answer. One
+	// answer more brings the time for that near, the lease's end stays far.
+	heard := false
 	s.set(func(s *server) {
-		s.silent = func(m *dhcpv4.DHCPv4) bool { return !broadcasts(m) }
-		s.more = []dhcpv4.Modifier{dhcpv4.WithRouter([]byte{192, 0, 2, 2})}
+		s.silent = func(m *dhcpv4.DHCPv4) bool {
+			if broadcasts(m) {
+				s.more[0] = dhcpv4.WithRouter([]byte{192, 0, 2, 2})
+				return false
+			}
+			defer func() { heard = true }()
+			return heard
+		}
+		s.more = append(s.more, dhcpv4.WithOption(dhcpv4.OptRebindingTimeValue(4*time.Second)))
 	})
 	s.sees(dhcpv4.MessageTypeRequest, func(m *dhcpv4.DHCPv4) bool { return renews(m) && broadcasts(m) })
 	s.sees(dhcpv4.MessageTypeRequest, func(m *dhcpv4.DHCPv4) bool { return renews(m) && !broadcasts(m) }) // it has time again
 	if got := routes(t, "re0"); len(got) != 3 || got["default via 192.0.2.2"] != byDHCP {
 		t.Errorf("routes = %v", got)
 	}
-	// And now nobody.
-	s.set(func(s *server) { s.silent = func(*dhcpv4.DHCPv4) bool { return true } })
+	// It gives a short one, and now nobody answers.
+	given := false
+	s.set(func(s *server) {
+		s.lease = 6 * time.Second
+		s.silent = func(m *dhcpv4.DHCPv4) bool {
+			if !broadcasts(m) {
+				return true
+			}
+			defer func() { given = true }()
+			return given
+		}
+	})
 	r.hears("network is no longer up")
 	r.hears("the lease of 192.0.2.50/24 has ended")
 	if got := have(t, "re0"); got != "198.51.100.7/24" {
@@ -288,7 +308,7 @@ func TestRenewal(t *testing.T) {
 
 func TestRenewalRefused(t *testing.T) {
 	p := wire(t, "na0")
-	s := p.serve("192.0.2.1/24", "192.0.2.50", 4*time.Second)
+	s := p.serve("192.0.2.1/24", "192.0.2.50", time.Hour, dhcpv4.WithOption(dhcpv4.OptRenewTimeValue(2*time.Second)))
 	r := start(t, dhcp("na0"), "")
 	r.hears("network is up")
 	s.set(func(s *server) { s.nak, s.address = renews, netip.MustParseAddr("192.0.2.51") })
