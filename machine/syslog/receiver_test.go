@@ -385,8 +385,8 @@ func TestFullAtTheEnd(t *testing.T) {
 // TestLost: what nobody has room for is counted, and said at most once a minute.
 func TestLost(t *testing.T) {
 	k := newTaken()
-	r, path := open(t, k)
 	k.lost = true
+	r, path := open(t, k)
 	fd := dial(t, path, 0)
 	for range 100 {
 		send(t, fd, "x")
@@ -481,8 +481,13 @@ func TestKmsg(t *testing.T) {
 	write(" after")
 	now.until(t, "what came", func() bool { return has(now, " after") })
 	all.until(t, "what came", func() bool { return has(all, " after") })
-	if has(now, " before ä") || !has(all, " before ä") {
-		t.Errorf("before: %v from the end, %v from the start", has(now, " before ä"), has(all, " before ä"))
+	before := func(k *taken) bool { // others write there still
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return has(k, " before ä")
+	}
+	if fromEnd, fromStart := before(now), before(all); fromEnd || !fromStart {
+		t.Errorf("before: %v from the end, %v from the start", fromEnd, fromStart)
 	}
 }
 
