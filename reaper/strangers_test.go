@@ -106,8 +106,13 @@ func TestDismiss(t *testing.T) {
 	if got := pidsOf(left); !slices.Contains(got, busy) {
 		t.Errorf("Dismiss = %v, want %d among them", got, busy)
 	}
-	if text, _ := os.ReadFile(count); string(text) != "TERM\n" {
-		t.Errorf("it got %q, want one TERM", text)
+	// Another one, when it has handled what it got, tells how many those were.
+	waitLines(t, count, 1)
+	if err := unix.Kill(busy, unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if text := waitLines(t, count, 2); text != "TERM\nTERM\n" {
+		t.Errorf("it got %q, want one TERM before ours", text)
 	}
 	_ = unix.Kill(busy, unix.SIGKILL)
 	b.next(func(e Event) bool { return e.Kind == Orphan && e.PID == busy })
@@ -198,4 +203,20 @@ func init() {
 			time.Sleep(time.Millisecond)
 		}
 	}
+}
+
+// waitLines waits until a file has at least so many lines, and returns it.
+func waitLines(t *testing.T, path string, n int) string {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		b, err := os.ReadFile(path)
+		if err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		if strings.Count(string(b), "\n") >= n {
+			return string(b)
+		}
+	}
+	t.Fatalf("%s has no %d lines", path, n)
+	return ""
 }
