@@ -30,6 +30,7 @@ var mayImport = map[string][]string{
 	"procfile":                {},
 	"reaper":                  {"reaper/internal/early"},
 	"reaper/internal/early":   {},
+	"reaper/procconn":         {},
 	"reaper/signals":          {"reaper/internal/early"},
 }
 

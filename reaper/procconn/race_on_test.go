@@ -1,0 +1,5 @@
+//go:build race
+
+package procconn
+
+const raceOn = true
