@@ -22,11 +22,7 @@ func (l *Listener) begin(where string, f func()) {
 // caught, deferred, ends the reader, also by a panic.
 func (l *Listener) caught(where string) {
 	if v := recover(); v != nil {
-		l.off(errPanic)
-		if conn, err := l.file.SyscallConn(); err == nil {
-			_ = conn.Control(func(fd uintptr) { l.leave(int(fd)) })
-		}
-		_ = l.file.Close()
+		l.stop(errPanic)
 		if l.opt.Panicked != nil {
 			l.opt.Panicked(where, v)
 		} else {

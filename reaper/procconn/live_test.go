@@ -2,6 +2,7 @@ package procconn
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -446,6 +447,30 @@ func TestPanic(t *testing.T) {
 			}
 			l.Processes()
 		})
+	}
+}
+
+// TestDeaf: that the kernel stops to tell is noticed.
+func TestDeaf(t *testing.T) {
+	cmd, in, _ := pipes(t, sh("read x"))
+	start(t, cmd)
+	l, err := Open(Options{})
+	need(t, err)
+	conn, err := l.file.SyscallConn()
+	if err == nil {
+		err = conn.Control(func(fd uintptr) { ignore(int(fd)) })
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, "error", func() bool { return l.Err() != nil })
+	if !errors.Is(l.Err(), errIgnored) {
+		t.Error(l.Err())
+	}
+	_ = in.Close()
+	_ = cmd.Wait()
+	if err := l.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -136,6 +136,7 @@ type Listener struct {
 	mu      sync.Mutex // of these, and never held for long
 	records []Record
 	err     error
+	left    bool
 	closed  bool
 
 	overflows, gaps, resyncs, lost, dropped, untracked, refused atomic.Uint64
@@ -159,21 +160,20 @@ func Open(o Options) (*Listener, error) {
 		return nil, refusal(err)
 	}
 	l.file = os.NewFile(uintptr(fd), "proc connector")
-	if err := l.join(fd); err != nil {
-		l.leave(fd)
-		_ = l.file.Close()
-		return nil, refusal(err)
-	}
 	conn, err := l.file.SyscallConn()
+	if err == nil {
+		err = l.join(fd)
+	}
 	if err == nil {
 		err = l.seed()
 	}
 	if err != nil {
-		l.leave(fd)
+		l.err = err
+		l.leave()
 		_ = l.file.Close()
 		return nil, refusal(err)
 	}
-	l.begin("the proc connector", func() { l.listen(conn) })
+	l.begin("the proc connector", func() { l.stop(l.listen(conn)) })
 	return l, nil
 }
 
@@ -233,12 +233,24 @@ func (l *Listener) ask(fd int, filter uint32) (heard bool, err error) {
 	if err := unix.Sendto(fd, request(opListen, filter), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return false, fmt.Errorf("ask the proc connector for events: %w", err)
 	}
-	return l.probe(fd)
+	return l.probe(fd, func(*event) {})
 }
 
-// leave lets the kernel stop to make events, which it does for ever for those before
-// 6.6 that went without a word.
-func (l *Listener) leave(fd int) {
+// leave lets the kernel stop to make events, which one before 6.6 does for ever for
+// those that went without a word. It counts listeners: to say it twice, or when we are
+// not heard, would end the events of others.
+func (l *Listener) leave() {
+	l.mu.Lock()
+	leaves := !l.left && !errors.Is(l.err, errIgnored)
+	l.left = true
+	l.mu.Unlock()
+	conn, err := l.file.SyscallConn()
+	if leaves && err == nil {
+		_ = conn.Control(func(fd uintptr) { ignore(int(fd)) })
+	}
+}
+
+func ignore(fd int) {
 	_ = unix.Sendto(fd, request(opIgnore, 0), unix.MSG_DONTWAIT, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 }
 
@@ -246,7 +258,7 @@ func (l *Listener) leave(fd int) {
 // the socket's queue before prctl(2) returns, or it will never be. Where the pids are
 // not those that the connector uses, events may come that others have asked for; ours
 // is not one of them.
-func (l *Listener) probe(fd int) (heard bool, err error) {
+func (l *Listener) probe(fd int, each func(*event)) (heard bool, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var name [sizeComm]byte
@@ -258,13 +270,14 @@ func (l *Listener) probe(fd int) (heard bool, err error) {
 		if err := unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0); err != nil {
 			return false, fmt.Errorf("name a thread: %w", err)
 		}
-		l.hole = false
+		before := l.overflows.Load()
 		if err := l.drain(fd, func(e *event) {
 			heard = heard || e.what == whatComm && e.tgid == pid && e.pid == tid && text(e.comm[:]) == text(name[:])
+			each(e)
 		}); err != nil {
 			return false, err
 		}
-		if heard || !l.hole { // of others' events the socket may be full
+		if heard || l.overflows.Load() == before { // it is not lost among others'
 			return heard, nil
 		}
 	}
@@ -354,7 +367,7 @@ func (l *Listener) seed() error {
 }
 
 // listen reads until the listener is closed.
-func (l *Listener) listen(conn syscall.RawConn) {
+func (l *Listener) listen(conn syscall.RawConn) error {
 	for {
 		var failed error
 		err := conn.Read(func(fd uintptr) bool {
@@ -365,12 +378,10 @@ func (l *Listener) listen(conn syscall.RawConn) {
 			err = failed
 		}
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			l.off(err)
-			return
+			return err
 		}
 		if err := l.file.SetReadDeadline(time.Time{}); err != nil {
-			l.off(err)
-			return
+			return err
 		}
 	}
 }
@@ -388,7 +399,13 @@ func (l *Listener) turn(fd int) error {
 			}
 			continue // with what has come in the meantime
 		}
-		return l.file.SetReadDeadline(l.deadline(now))
+		if !now.Before(l.audit) {
+			if err := l.check(fd, now); err != nil {
+				return err
+			}
+			continue
+		}
+		return l.file.SetReadDeadline(l.deadline())
 	}
 }
 
@@ -422,15 +439,28 @@ func (l *Listener) look(now time.Time) error {
 	return nil
 }
 
-// deadline carries out an audit that is due, and reports when the next thing is.
-func (l *Listener) deadline(now time.Time) time.Time {
+// check looks for processes that ended unseen, and whether we are still heard. Before
+// Linux 6.6 anybody with CAP_NET_ADMIN can end the events for all.
+func (l *Listener) check(fd int, now time.Time) error {
 	l.following.Lock()
 	defer l.following.Unlock()
-	if !now.Before(l.audit) {
-		l.table.audit(l.table.stat)
-		l.lost.Store(l.table.lost)
-		l.audit = now.Add(auditRest)
+	l.audit = now.Add(auditRest)
+	l.table.audit(l.table.stat)
+	l.lost.Store(l.table.lost)
+	heard, err := l.probe(fd, l.table.follow)
+	if err == nil && !heard {
+		err = errIgnored
 	}
+	if errors.Is(err, errFull) { // the resync comes first
+		return nil
+	}
+	return err
+}
+
+// deadline is when there is something to do if nothing is heard until then.
+func (l *Listener) deadline() time.Time {
+	l.following.Lock()
+	defer l.following.Unlock()
 	switch {
 	case l.hole:
 		return l.resync
@@ -509,14 +539,16 @@ func (l *Listener) Err() error {
 	return l.err
 }
 
-// off says that nothing is heard any more.
-func (l *Listener) off(err error) {
+// stop ends the listening, and says why.
+func (l *Listener) stop(err error) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	if l.closed {
 		err = os.ErrClosed
 	}
 	l.err = err
+	l.mu.Unlock()
+	l.leave()
+	_ = l.file.Close()
 	l.signal()
 }
 
@@ -530,12 +562,10 @@ func (l *Listener) Close() error {
 	}
 	l.closed = true
 	l.mu.Unlock()
-	if conn, err := l.file.SyscallConn(); err == nil {
-		_ = conn.Control(func(fd uintptr) { l.leave(int(fd)) })
-	}
+	l.leave()
 	err := l.file.Close()
 	<-l.done
-	if errors.Is(err, os.ErrClosed) { // by its own panic
+	if errors.Is(err, os.ErrClosed) { // it had stopped
 		return nil
 	}
 	return err
