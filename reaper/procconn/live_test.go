@@ -39,8 +39,14 @@ func TestStatuses(t *testing.T) {
 		case unix.SIGCHLD, unix.SIGCONT, unix.SIGURG, unix.SIGWINCH, unix.SIGSTOP, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU:
 			continue
 		}
-		cmd := sh(fmt.Sprintf("ulimit -c 0; kill -%d $$", sig))
-		r := s.run(cmd)
+		cmd := exec.Command("sleep", "10000")
+		began := time.Now()
+		start(t, cmd)
+		if err := unix.Prlimit(cmd.Process.Pid, unix.RLIMIT_CORE, &unix.Rlimit{}, nil); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Process.Signal(sig)
+		r := s.finish(cmd, began)
 		_, core := s.has(Core, r.PID)
 		if r.Status.Signal() != sig || r.Core != core || core != dumps(sig) {
 			t.Errorf("signal %d: %+v, core %v", sig, r, core)
@@ -321,7 +327,7 @@ func TestSeeded(t *testing.T) {
 func TestUser(t *testing.T) {
 	rig.NeedRoot(t)
 	s := listen(t, Options{})
-	cmd := sh("printf renamed > /proc/$$/comm; exit 1")
+	cmd := child(t, "thread-rename")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 4711, Gid: 4711}}
 	if r := s.run(cmd); r.UID != 4711 || r.Comm != "renamed" {
 		t.Errorf("%+v", r)
@@ -356,6 +362,14 @@ func TestStorm(t *testing.T) {
 			number(t, beforeOut)
 			if l := <-line; l != "done\n" {
 				t.Fatalf("%q", l)
+			}
+			// What comes from now on must not be lost, however much others do.
+			conn, err := s.file.SyscallConn()
+			if err == nil {
+				err = conn.Control(func(fd uintptr) { err = setBuffer(int(fd), defaultBuffer) })
+			}
+			if err != nil {
+				t.Fatal(err)
 			}
 			close(hold)
 			until(t, "resync", func() bool { return s.Counts().Resyncs >= 2 }) // one is the seed

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
@@ -61,6 +62,13 @@ var children = map[string]func(){
 			failed <- syscall.Exec("/bin/sh", []string{"sh", "-c", "echo executed; read x; exit 5"}, []string{"PATH=/bin:/usr/bin"})
 		}()
 		fmt.Println(<-failed)
+	},
+	// has another name
+	"thread-rename": func() {
+		name := append([]byte("renamed"), 0)
+		if err := unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0); err != nil {
+			fmt.Println(err)
+		}
 	},
 	// many threads, and one that is not the first ends all
 	"thread-group": func() {

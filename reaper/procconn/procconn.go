@@ -44,7 +44,7 @@ type Record struct {
 	Parent int    // at its end the one who collects it
 	Thread int    // the one that Core is of, or the last one to end
 	UID    uint32 // the real one, of the initial user namespace
-	Comm   string // of its first thread; "" if it ended right after an exec
+	Comm   string // of its first thread; "" if it ended right after an exec. What is written to /proc/PID/comm is told by younger kernels only
 
 	// Leader is the child of ours that it descends from, or is, and Run when that
 	// began, in ns of CLOCK_MONOTONIC: together they name it for ever. Run is 0 if
@@ -188,10 +188,16 @@ func subscribe(buffer int) (fd int, err error) {
 	if fd, err = unix.FcntlInt(uintptr(s.GetFd()), unix.F_DUPFD_CLOEXEC, 3); err != nil {
 		return -1, fmt.Errorf("copy the socket of the proc connector: %w", err)
 	}
-	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, buffer) != nil {
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, buffer)
-	}
+	_ = setBuffer(fd, buffer) // with less there are more gaps
 	return fd, nil
+}
+
+// setBuffer sets how many bytes may wait, beyond the machine's limit with CAP_NET_ADMIN.
+func setBuffer(fd, size int) error {
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, size) == nil {
+		return nil
+	}
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, size)
 }
 
 // newMessage is struct cn_msg and what is to be done, 24 bytes.
@@ -464,7 +470,7 @@ func (l *Listener) deadline() time.Time {
 	switch {
 	case l.hole:
 		return l.resync
-	case len(l.table.of) > 0:
+	case len(l.table.of) > 0, l.table.peak > keepProcesses:
 		return l.audit
 	}
 	return time.Time{}

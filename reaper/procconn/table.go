@@ -2,6 +2,7 @@ package procconn
 
 import (
 	"bytes"
+	"maps"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -44,7 +45,10 @@ const coreFlag = 0x80
 
 // maxFollowed is how many processes are followed at most. Who forks more is a bomb,
 // and would cost our own memory.
-const maxFollowed = 1 << 16
+const (
+	maxFollowed   = 1 << 16
+	keepProcesses = 1024 // a larger table is made smaller again
+)
 
 // A table follows the processes below self. It is one goroutine's.
 type table struct {
@@ -52,6 +56,7 @@ type table struct {
 	uid  uint32 // our own
 	comm string
 	of   map[int32]*process
+	peak int // the most in of
 
 	emit   func(Kind, *process, event)
 	stat   func(pid int32) (stat, bool) // of /proc, as the next two
@@ -125,12 +130,10 @@ func (t *table) fork(e *event) {
 		return
 	}
 	if p == nil {
-		if len(t.of) >= maxFollowed {
-			t.untracked++
+		p = &process{pid: e.tgid, threads: 1, threaded: again, uid: t.uid, comm: t.comm}
+		if !t.add(p) {
 			return
 		}
-		p = &process{pid: e.tgid, threads: 1, threaded: again, uid: t.uid, comm: t.comm}
-		t.of[e.tgid] = p
 		if parent != nil {
 			p.uid, p.comm = parent.uid, parent.comm
 		}
@@ -151,11 +154,10 @@ func (t *table) found(pid, parent int32) (p *process) {
 	if of == nil && parent != t.self {
 		return nil
 	}
-	if len(t.of) >= maxFollowed {
-		t.untracked++
+	p = &process{pid: pid, parent: parent, leader: pid, threads: 1, unsure: true}
+	if !t.add(p) {
 		return nil
 	}
-	p = &process{pid: pid, parent: parent, leader: pid, threads: 1, unsure: true}
 	if of != nil {
 		p.leader, p.run = of.leader, of.run
 	}
@@ -163,8 +165,27 @@ func (t *table) found(pid, parent int32) (p *process) {
 	if s, ok := t.stat(pid); ok {
 		p.comm, p.born = s.comm, s.start
 	}
-	t.of[pid] = p
 	return p
+}
+
+// add begins to follow p, unless there are too many.
+func (t *table) add(p *process) bool {
+	if len(t.of) >= maxFollowed {
+		t.untracked++
+		return false
+	}
+	t.of[p.pid] = p
+	t.peak = max(t.peak, len(t.of))
+	return true
+}
+
+// shrink gives back the room of many that are gone, which a map keeps.
+func (t *table) shrink() {
+	if t.peak > keepProcesses && len(t.of) < t.peak/4 {
+		of := make(map[int32]*process, len(t.of))
+		maps.Copy(of, t.of)
+		t.of, t.peak = of, len(of)
+	}
 }
 
 // exit takes down that a thread has ended. The process has with the last one.
@@ -224,6 +245,7 @@ func (t *table) audit(stat func(int32) (stat, bool)) {
 			p.missing = gone
 		}
 	}
+	t.shrink()
 }
 
 // resync makes up for lost messages by what /proc says of all processes.
@@ -238,12 +260,8 @@ func (t *table) resync(all map[int32]stat) {
 			continue
 		}
 		if leader, run, ok := t.lineage(s, all); ok {
-			if len(t.of) >= maxFollowed {
-				t.untracked++
-				continue
-			}
-			t.of[pid] = &process{pid: pid, parent: s.ppid, leader: leader, run: run, born: s.start,
-				uid: t.userOf(pid), comm: s.comm, threads: s.threads, unsure: true, threaded: true, left: s.over()}
+			t.add(&process{pid: pid, parent: s.ppid, leader: leader, run: run, born: s.start,
+				uid: t.userOf(pid), comm: s.comm, threads: s.threads, unsure: true, threaded: true, left: s.over()})
 		}
 	}
 }

@@ -215,6 +215,38 @@ func TestBomb(t *testing.T) {
 	if len(w.of) != maxFollowed || w.untracked != maxFollowed+1 {
 		t.Errorf("%d followed, %d not", len(w.of), w.untracked)
 	}
+	for pid := range w.of {
+		if pid != 200 {
+			w.exits(pid, pid, 9)
+		}
+	}
+	w.told = nil
+	w.proc[200] = stat{pid: 200, ppid: 100, state: 'S', threads: 1}
+	w.audit(w.stat)
+	w.left(200)
+	if w.peak != 1 {
+		t.Errorf("room for %d", w.peak)
+	}
+}
+
+// TestOrder: nothing wrong is told when what one processor says comes before what
+// another has said earlier.
+func TestOrder(t *testing.T) {
+	w := newWorld(t)
+	w.forks(100, 200)
+	w.told = nil
+	w.event(whatExit, 201, 201, 200, 0x300) // before its fork
+	w.want("3 201 of 200/1 status 0x300 parent 200")
+	w.forks(200, 201)
+	w.forks(202, 203) // before its parent's
+	w.forks(200, 202)
+	w.event(whatExit, 203, 203, 202, 0x400)
+	w.want("3 203 of 200/1 status 0x400 parent 202")
+	w.proc = map[int32]stat{200: {pid: 200, ppid: 100, state: 'S', threads: 1}, 202: {pid: 202, ppid: 200, state: 'S', threads: 1}}
+	w.audit(w.stat)
+	w.audit(w.stat)
+	w.want()
+	w.left(200, 202)
 }
 
 // FuzzFollow: no order of events breaks the table.
