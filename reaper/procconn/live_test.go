@@ -195,10 +195,20 @@ func (s *seen) process(pid int) (p Process) {
 // TestDaemon: by a double fork a process comes to another parent, and stays of its run.
 func TestDaemon(t *testing.T) {
 	s := listen(t, Options{})
-	cmd, in, out := pipes(t, sh("exec 3<&0; sh -c '(read x <&3; exit 42) & echo $!' & wait"))
+	r0, in, err := os.Pipe() // that exec.Cmd.Wait does not close
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r0.Close()
+	cmd := sh("exec 3<&0; sh -c '(read x <&3; exit 42) & echo $!' & wait")
+	cmd.Stdin = r0
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	began := time.Now()
 	start(t, cmd)
-	pid := number(t, out)
+	pid := number(t, bufio.NewReader(stdout))
 	leader := s.finish(cmd, began)
 	p := s.process(pid)
 	if p.Leader != leader.PID || p.Run != leader.Run || p.Run == 0 {
@@ -485,6 +495,26 @@ func TestDeaf(t *testing.T) {
 	_ = cmd.Wait()
 	if err := l.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestRefusals: what the kernel says gets a name and a remedy, and is no fault of ours.
+func TestRefusals(t *testing.T) {
+	for _, tt := range []struct {
+		err    error
+		reason string
+	}{
+		{unix.EPROTONOSUPPORT, "this kernel has no connector"},
+		{unix.EPERM, "CAP_NET_ADMIN is missing"},
+		{unix.ECONNREFUSED, "this is not the initial network namespace"},
+		{errNoProc, "processes cannot be looked up"},
+		{unix.EMFILE, "it cannot be listened to"},
+	} {
+		var err error = refusal(fmt.Errorf("join the proc connector: %w", tt.err))
+		var e *Error
+		if !errors.Is(err, errors.ErrUnsupported) || !errors.Is(err, tt.err) || !errors.As(err, &e) || e.Reason != tt.reason || (e.Remedy == "") != (e.Reason == "it cannot be listened to") {
+			t.Errorf("%v: %+v", tt.err, e)
+		}
 	}
 }
 
