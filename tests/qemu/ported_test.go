@@ -32,6 +32,7 @@ func long(t *testing.T) {
 func TestPorted(t *testing.T) {
 	for _, ported := range []struct{ pkg, places, run, skip string }{
 		{"reaper", "all/v2", "", "TestHungFileSystem|TestCloseHung"}, // FUSE is a module
+		{"reaper/procconn", "all/v2", "", ""},
 		{"reaper/signals", "bullseye/v2 trixie/v2", "", ""},
 		{"tests/integration", "bullseye/v2 bookworm/v1 bookworm/none trixie/v2", "", ""},
 	} {
