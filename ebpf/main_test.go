@@ -79,32 +79,6 @@ func open(within time.Duration) (*Watch, error) {
 	return w, err
 }
 
-// ended waits for the record of a process's end.
-func (s *seen) ended(pid int) Record {
-	s.t.Helper()
-	return s.wait(fmt.Sprintf("the end of pid %d", pid), func(r Record) bool { return r.Kind == Ended && r.PID == pid })
-}
-
-// wait reports the first record so far, or to come, of which that is so.
-func (s *seen) wait(what string, so func(Record) bool) Record {
-	s.t.Helper()
-	timeout := time.After(patience)
-	for {
-		if r, ok := s.has(so); ok {
-			return r
-		}
-		select {
-		case <-s.Ready():
-			s.list = append(s.list, s.Records(nil)...)
-		case <-timeout:
-			for _, r := range s.list {
-				s.t.Logf("%+v", r)
-			}
-			s.t.Fatalf("%s was not seen", what)
-		}
-	}
-}
-
 func (s *seen) has(so func(Record) bool) (Record, bool) {
 	for _, r := range s.list {
 		if so(r) {
