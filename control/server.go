@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -78,6 +79,8 @@ type Server struct {
 	conns  map[*conn]struct{}
 	perUID map[uint32]int
 	closed bool
+
+	leavers []int // descriptors of clients that have asked us to end
 }
 
 // Listen makes the socket and the FIFO, and the folder (0700, or 0711 when the
@@ -242,7 +245,58 @@ func (s *Server) Close() error {
 		s.mu.Unlock()
 	}
 	s.release()
+	s.awaitLeavers(now.Add(closeGrace / 2))
 	return nil
+}
+
+// EndsAll reports whether a verb ends the supervisor.
+func EndsAll(verb string) bool {
+	return slices.Contains([]string{"shutdown", "poweroff", "reboot", "halt", "kexec"}, verb)
+}
+
+// leaves notes that p has asked us to end, if it is a client as this program is one:
+// any other may live on. Below the init of a container our end is that init's, and
+// p's with it, which is to have ended by itself.
+func (s *Server) leaves(p Peer) {
+	own, err := os.ReadFile("/proc/self/comm")
+	if err != nil || p.PID <= 0 || p.PID == os.Getpid() {
+		return
+	}
+	if name, err := os.ReadFile("/proc/" + strconv.Itoa(p.PID) + "/comm"); err != nil || !bytes.Equal(name, own) {
+		return
+	}
+	fd, err := unix.PidfdOpen(p.PID, 0)
+	if err != nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.leavers) == maxLeavers {
+		unix.Close(s.leavers[0])
+		s.leavers = s.leavers[1:]
+	}
+	s.leavers = append(s.leavers, fd)
+}
+
+// maxLeavers bounds those whose end is waited for.
+const maxLeavers = 8
+
+// awaitLeavers waits until they have ended, but not beyond deadline.
+func (s *Server) awaitLeavers(deadline time.Time) {
+	s.mu.Lock()
+	leavers := s.leavers
+	s.leavers = nil
+	s.mu.Unlock()
+	for _, fd := range leavers {
+		for {
+			left := max(time.Until(deadline), 0)
+			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(left/time.Millisecond))
+			if n > 0 || left == 0 || err != nil && !errors.Is(err, unix.EINTR) {
+				break
+			}
+		}
+		unix.Close(fd)
+	}
 }
 
 // release gives back the lock and the folder.
@@ -455,6 +509,9 @@ func (c *conn) answer(req *Request, out sink) {
 	c.mu.Lock()
 	c.patient = req.Follow
 	c.mu.Unlock()
+	if EndsAll(req.Verb) {
+		c.s.leaves(c.peer)
+	}
 	c.f.SetReadDeadline(time.Time{})
 	watch := make(chan struct{})
 	c.s.begin("a connection", func() {

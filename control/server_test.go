@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -27,7 +28,56 @@ func TestMain(m *testing.M) {
 	if path := os.Getenv("PAZINIT_TEST_CROWD"); path != "" {
 		crowd(path)
 	}
+	if path := os.Getenv("PAZINIT_TEST_LEAVE"); path != "" {
+		leave(path)
+	}
 	goleak.VerifyTestMain(m)
+}
+
+// leave asks for the end, and takes its time to go.
+func leave(path string) {
+	c, err := Dial(path)
+	if err == nil {
+		_, err = c.Do(context.Background(), &Request{Verb: "shutdown"}, nil)
+	}
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	time.Sleep(100 * time.Millisecond)
+	os.Exit(0)
+}
+
+// TestCloseLetsGo: who has asked for the end has ended before it comes.
+func TestCloseLetsGo(t *testing.T) {
+	asked := make(chan struct{}, 1)
+	s := serve(t, ServerOptions{Handler: func(ctx context.Context, p Peer, req *Request, send func(*Reply) error) {
+		send(&Reply{Done: true})
+		asked <- struct{}{}
+	}})
+	exe, err := os.Executable() // /proc/self/exe would give it that name
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(exe)
+	cmd.Env = append(os.Environ(), "PAZINIT_TEST_LEAVE="+s.opt.Path)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	<-asked
+	began := time.Now()
+	s.Close()
+	took := time.Since(began)
+	var info unix.Siginfo
+	if err := unix.Waitid(unix.P_PID, cmd.Process.Pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
+	}
+	if info.Signo == 0 && took < closeGrace/2 {
+		t.Errorf("Close returned after %v, and the client lives", took)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
 }
 
 // echo answers every request with its verb and names, events with three of them.

@@ -35,7 +35,7 @@ func (s *Supervisor) Handle(ctx context.Context, p control.Peer, req *control.Re
 	var err error
 	leave := s.clients.enter(p)
 	defer func() {
-		if !endsAll(req.Verb) || err != nil { // else it has its answer, and may live on for a moment
+		if !control.EndsAll(req.Verb) || err != nil { // else it has its answer, and may live on for a moment
 			leave()
 		}
 	}()
@@ -47,7 +47,7 @@ func (s *Supervisor) Handle(ctx context.Context, p control.Peer, req *control.Re
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
-	if errors.Is(err, errEnded) && endsAll(req.Verb) {
+	if errors.Is(err, errEnded) && control.EndsAll(req.Verb) {
 		r, err = &control.Reply{Message: "stopped", PID: os.Getpid()}, nil // what was wanted
 	}
 	if err != nil {
@@ -129,11 +129,6 @@ func (s *Supervisor) handle(ctx context.Context, p control.Peer, req *control.Re
 		return r, s.ask(func() error { r.Orphans = s.procs.Orphans(); return nil })
 	}
 	return nil, refuse(control.ExitUsage, "unknown verb %q", req.Verb)
-}
-
-// endsAll reports whether the verb ends the supervisor.
-func endsAll(verb string) bool {
-	return slices.Contains([]string{"shutdown", "poweroff", "reboot", "halt", "kexec"}, verb)
 }
 
 // who names a peer for the log and for reasons.

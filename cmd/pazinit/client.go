@@ -82,7 +82,7 @@ func (k *client) do(socket, config string) int {
 		// would kill what is about to end well.
 		ctx, _ = signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
 	}
-	if endsAll(k.req.Verb) {
+	if control.EndsAll(k.req.Verb) {
 		lateTerm(time.Second)
 	}
 	if d, err := time.ParseDuration(k.req.Timeout); err == nil {
@@ -111,7 +111,7 @@ func (k *client) do(socket, config string) int {
 		return control.ExitDone
 	case errors.Is(err, context.DeadlineExceeded):
 		return k.fail(control.ExitTimeout, "%s: the supervisor does not answer", k.req.Verb)
-	case hasEnded(err) && endsAll(k.req.Verb):
+	case hasEnded(err) && control.EndsAll(k.req.Verb):
 		return k.finish(&control.Reply{Done: true, Message: "stopped"})
 	case hasEnded(err) && k.req.Follow:
 		return k.finish(&control.Reply{Done: true})
@@ -119,15 +119,6 @@ func (k *client) do(socket, config string) int {
 		return k.fail(control.ExitFailed, "%s: the supervisor has ended without an answer", k.req.Verb)
 	}
 	return k.fail(control.ExitFailed, "%v", err)
-}
-
-// endsAll reports whether the verb ends the supervisor.
-func endsAll(verb string) bool {
-	switch verb {
-	case "shutdown", "poweroff", "reboot", "halt", "kexec":
-		return true
-	}
-	return false
 }
 
 // lateTerm lets SIGTERM end this process only when d has passed: who entered a
