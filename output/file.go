@@ -142,6 +142,13 @@ func (f *file) detach(s *stream) {
 	if f.refs == 0 {
 		f.ask() // close(2) may block too
 	}
+	// It may have been the one that was woken: the next must not wait for its turn.
+	if !f.busy {
+		f.waiting = f.hub.wakeOne(f.waiting)
+	}
+	if f.gate.free > 0 {
+		f.gate.waiting = f.hub.wakeOne(f.gate.waiting)
+	}
 }
 
 func (f *file) hasUpkeep() bool {

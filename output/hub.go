@@ -336,6 +336,9 @@ func (h *Hub) run() {
 		if h.qhead++; h.qhead == len(h.queue) {
 			h.queue, h.qhead = h.queue[:0], 0
 		}
+		if s.state != queued {
+			continue // Close has finished it
+		}
 		if !s.sink.acquire(s) {
 			s.state = parked
 			continue
