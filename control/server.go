@@ -431,7 +431,10 @@ func (c *conn) serve() {
 	}()
 	c.in = bufio.NewReaderSize(c.f, 4096)
 	for first := true; ; first = false {
-		if c.s.ctx.Err() != nil || c.f.SetReadDeadline(time.Now().Add(c.s.opt.IdleTimeout)) != nil {
+		// In this order: Close ends the context, then sets a deadline of its own.
+		err := c.f.SetReadDeadline(time.Now().Add(c.s.opt.IdleTimeout))
+		c.s.fault("idle")
+		if err != nil || c.s.ctx.Err() != nil {
 			return
 		}
 		b, err := c.in.Peek(1)

@@ -60,11 +60,23 @@ func TestCloseLetsGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(exe)
-	cmd.Env = append(os.Environ(), "PAZINIT_TEST_LEAVE="+s.opt.Path)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Env = &out, append(os.Environ(), "PAZINIT_TEST_LEAVE="+s.opt.Path)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	<-asked
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for unix.Waitid(unix.P_PID, cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
+		}
+	}()
+	select {
+	case <-asked:
+	case <-ended:
+		err := cmd.Wait()
+		t.Fatalf("the client ended without a word: %v: %s", err, out.Bytes())
+	}
 	began := time.Now()
 	s.Close()
 	took := time.Since(began)
@@ -75,8 +87,9 @@ func TestCloseLetsGo(t *testing.T) {
 	if info.Signo == 0 && took < closeGrace/2 {
 		t.Errorf("Close returned after %v, and the client lives", took)
 	}
+	<-ended
 	if err := cmd.Wait(); err != nil {
-		t.Error(err)
+		t.Errorf("the client: %v: %s", err, out.Bytes())
 	}
 }
 
@@ -97,6 +110,8 @@ func echo(ctx context.Context, p Peer, req *Request, send func(*Reply) error) {
 	}
 	send(&Reply{Done: true, Message: strings.Join(append([]string{req.Verb}, req.Names...), " ")})
 }
+
+const patience = time.Minute
 
 // A logBook collects log lines and lets a test wait for one.
 type logBook struct {
@@ -125,10 +140,11 @@ func (l *logBook) text() string {
 
 func (l *logBook) wait(t *testing.T, part string) {
 	t.Helper()
+	late := time.After(patience)
 	for !strings.Contains(l.text(), part) {
 		select {
 		case <-l.more:
-		case <-t.Context().Done():
+		case <-late:
 			t.Fatalf("log = %q, want %q in it", l.text(), part)
 		}
 	}
@@ -374,20 +390,54 @@ func TestEndlessLine(t *testing.T) {
 	}
 }
 
-func TestHalfARequestIsGivenUp(t *testing.T) {
+func TestSilenceIsGivenUp(t *testing.T) {
 	s := serve(t, ServerOptions{IdleTimeout: 50 * time.Millisecond})
+	out, err := io.ReadAll(raw(t, s.Path())) // ends when the server closes
+	if err != nil || len(out) > 0 {
+		t.Errorf("silence is answered by %q, %v", out, err)
+	}
+}
+
+func TestHalfARequestIsGivenUp(t *testing.T) {
+	s := serve(t, ServerOptions{IdleTimeout: time.Hour})
 	for in, want := range map[string]string{
-		"":                             "",
-		`{"verb":"sta`:                 "no whole request within 50ms",
+		`{"verb":"sta`:                 "no whole request within 1h0m0s",
 		"GET /v1/sta":                  "408 Request Timeout",
 		"GET /v1/status HTTP/1.1\r\nA": "408 Request Timeout",
 		"POST /v1/reload HTTP/1.1\r\nContent-Length: 9\r\n\r\n{": "408 Request Timeout",
 	} {
 		f := raw(t, s.Path())
 		io.WriteString(f, in)
-		out, err := io.ReadAll(f) // ends when the server closes
-		if err != nil || !strings.Contains(string(out), want) || want == "" && len(out) > 0 {
+		awaitRead(t, f)
+		s.mu.Lock()
+		for c := range s.conns { // the hour is over
+			c.f.SetReadDeadline(time.Unix(1, 0))
+		}
+		s.mu.Unlock()
+		out, err := io.ReadAll(f)
+		if err != nil || !strings.Contains(string(out), want) {
 			t.Errorf("%q answers %q, %v, want %q", in, out, err, want)
+		}
+	}
+}
+
+// awaitRead waits until the server has read all that was written to f.
+func awaitRead(t *testing.T, f *os.File) {
+	t.Helper()
+	rc, err := f.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		left := 0
+		if e := rc.Control(func(fd uintptr) { left, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) }); e != nil || err != nil {
+			t.Fatal(e, err)
+		}
+		if left == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d bytes were not read", left)
 		}
 	}
 }
@@ -494,6 +544,32 @@ func TestCloseEndsAll(t *testing.T) {
 	s.Close()
 }
 
+// Close's deadline comes after the connection's own, or the connection sees that
+// the server ends.
+func TestCloseMeetsAConnectionThatBeginsToWait(t *testing.T) {
+	closing := make(chan func(), 1)
+	s := serve(t, ServerOptions{IdleTimeout: time.Hour, faults: func(at string) {
+		if at == "idle" {
+			(<-closing)()
+		}
+	}})
+	closing <- func() { // as Close does
+		s.cancel()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for c := range s.conns {
+			c.f.SetReadDeadline(time.Now())
+		}
+	}
+	f := raw(t, s.Path())
+	if err := f.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := io.ReadAll(f); err != nil || len(out) > 0 {
+		t.Errorf("the client reads %q, %v, want the end", out, err)
+	}
+}
+
 // A handler that does not listen to its context holds Close up, but not for ever.
 func TestCloseDoesNotHang(t *testing.T) {
 	started, release, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
@@ -531,6 +607,7 @@ func TestOutOfDescriptors(t *testing.T) {
 	defer f.Close()
 	var old unix.Rlimit
 	unix.Getrlimit(unix.RLIMIT_NOFILE, &old)
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &old)
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: old.Max}); err != nil {
 		t.Fatal(err)
 	}
