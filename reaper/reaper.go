@@ -258,8 +258,8 @@ func (r *Reaper) dispatch() {
 }
 
 // unstick gives the places of hung spawners to those that wait for one. While
-// any start comes through, none hangs: the machine is slow, and more threads
-// would make it slower.
+// any start comes through, or waits for no more than a processor, none hangs: the
+// machine is slow, and more threads would make it slower.
 func (r *Reaper) unstick() {
 	for wait := stuckAfter; wait > 0; {
 		t := time.NewTimer(wait)
@@ -277,7 +277,7 @@ func (r *Reaper) unstickOnce() (wait time.Duration) {
 	}
 	r.watching = false // also after a panic
 	for c := range r.flying {
-		if !c.stuck && time.Since(c.since) >= stuckAfter {
+		if !c.stuck && time.Since(c.since) >= stuckAfter && c.hangs() {
 			c.stuck = true
 			r.spawning--
 			r.stuck++ // as many more at a time, lest a hundred that hang take long
@@ -285,6 +285,19 @@ func (r *Reaper) unstickOnce() (wait time.Duration) {
 	}
 	r.dispatch() // starts another watch if it must
 	return 0
+}
+
+// hangs reports whether a start waits for something that may never come. Called
+// with the Reaper's mu held.
+func (c *child) hangs() bool {
+	if c.exit != nil {
+		return false
+	}
+	if c.flight == nil || c.flight.started() == 0 || !procIsOurs() {
+		return true // for all that can be known
+	}
+	s, err := readStat(c.flight.started())
+	return err != nil || s.unborn && !s.ready && !s.dead
 }
 
 // guarded calls f, whose panic is told and is no more than its end.

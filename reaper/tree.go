@@ -23,6 +23,7 @@ type stat struct {
 	Proc
 	ppid, pgrp, session int
 	dead                bool // a zombie, or on its way to be one
+	ready               bool // it has a processor or queues for one
 	exiting             bool // its memory is gone, its descriptors may be there
 	unborn              bool // forked and not executed since
 	kernel              bool // a thread of the kernel's own
@@ -63,6 +64,8 @@ func parseStat(pid int, b []byte) (stat, error) {
 	switch f[0][0] {
 	case 'Z', 'X', 'x':
 		s.dead = true
+	case 'R':
+		s.ready = true
 	}
 	var err error
 	for _, n := range []struct {
