@@ -403,6 +403,13 @@ func playFault() {
 	fmt.Println(<-other)
 	fmt.Println(int(next().Signal))
 	fmt.Println(fault()) // and after a wait, and after one that was sent
+	go func() {
+		runtime.LockOSThread()
+		must(unix.Tgkill(os.Getpid(), unix.Gettid(), unix.SIGHUP))
+		other <- fault()
+	}()
+	fmt.Println(int(next().Signal))
+	fmt.Println(<-other)
 }
 
 // TestFault: Go makes a panic of a true fault still, and a sent SIGSEGV is a signal.
@@ -411,7 +418,7 @@ func TestFault(t *testing.T) {
 	const text = "runtime error: invalid memory address or nil pointer dereference"
 	p.want(text, text)
 	p.kill(unix.SIGSEGV)
-	p.want("11", text)
+	p.want("11", text, "1", text)
 }
 
 // playPreempt works on other threads, which Go preempts by SIGURG, and tells of

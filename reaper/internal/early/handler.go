@@ -4,7 +4,7 @@ package early
 // and Go for all signals but SIGCHLD. It never lets one that somebody sent have
 // Go's answer: it queues the signal, siginfo and all, to the thread that waits
 // for signals ([Await]), or writes it down as long as there is none, and blocks
-// the rest in the thread that it interrupted. Only a true fault goes on to Go's
+// the rest, but for faults, in the thread that it interrupted. Only a true fault goes on to Go's
 // handler, which makes a panic of it, and so does Go's preemption.
 //
 // The entry point puts it in place, and Go's runtime then its own one, which ends

@@ -26,7 +26,19 @@ sent:
 	CMPL	R8, ·pid(SB)
 	JEQ	goes
 ours:
-	MOVQ	$-1, 296(DX)	// uc_sigmask: this thread gets no more
+	// This thread gets no more, but for faults of its own; the one that waits not
+	// even these, or it would queue to itself without end.
+	MOVL	AX, R10
+	MOVL	$186, AX	// gettid()
+	SYSCALL
+	MOVQ	·faults(SB), R8
+	NOTQ	R8
+	CMPL	AX, ·waiter(SB)
+	JNE	other
+	MOVQ	$-1, R8
+other:
+	MOVQ	R8, 296(DX)	// uc_sigmask
+	MOVL	R10, AX
 	CMPL	·waiter(SB), $0
 	JNE	queue
 
@@ -60,6 +72,7 @@ record:
 	CMPL	·waiter(SB), $0
 	JEQ	done	// else the one who waits may have looked already
 queue:
+	MOVQ	DX, R9
 	SUBL	$0x10000, AX
 	MOVL	AX, 8(SI)
 	MOVL	DI, DX
@@ -70,8 +83,9 @@ queue:
 	SYSCALL
 	TESTQ	AX, AX
 	JGE	done
-	MOVL	·pid(SB), DI	// a filter or a limit refuses it: kill(pid, signal), without
-	MOVL	DX, SI	// its sender, to the threads that are left, until he has it
+	MOVQ	$-1, 296(R9)	// a filter or a limit refuses it: kill(pid, signal), without
+	MOVL	·pid(SB), DI	// its sender, to the threads that are left, until he has it
+	MOVL	DX, SI
 	MOVL	$62, AX
 	SYSCALL
 done:

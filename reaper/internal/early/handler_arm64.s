@@ -26,8 +26,20 @@ sent:
 	CMPW	R4, R5
 	BEQ	goes
 ours:
-	MOVD	$-1, R4	// uc_sigmask: this thread gets no more
-	MOVD	R4, 40(R2)
+	// This thread gets no more, but for faults of its own; the one that waits not
+	// even these, or it would queue to itself without end.
+	MOVD	R0, R13
+	MOVD	$178, R8	// gettid()
+	SVC
+	MOVW	·waiter(SB), R5
+	MOVD	·faults(SB), R4
+	MVN	R4, R4
+	CMPW	R0, R5
+	BNE	other
+	MOVD	$-1, R4
+other:
+	MOVD	R4, 40(R2)	// uc_sigmask
+	MOVD	R13, R0
 	MOVW	·waiter(SB), R4
 	CBNZW	R4, queue
 
@@ -66,6 +78,7 @@ again:
 	LDARW	(R6), R4	// not before the store
 	CBZW	R4, done	// else the one who waits may have looked already
 queue:
+	MOVD	R2, R12
 	SUBW	$0x10000, R3, R3
 	MOVW	R3, 8(R1)
 	MOVD	R1, R3
@@ -75,8 +88,10 @@ queue:
 	MOVD	$240, R8	// rt_tgsigqueueinfo(pid, waiter, signal, siginfo)
 	SVC
 	TBZ	$63, R0, done
-	MOVW	·pid(SB), R0	// a filter or a limit refuses it: kill(pid, signal), without
-	MOVW	R2, R1	// its sender, to the threads that are left, until he has it
+	MOVD	$-1, R4	// a filter or a limit refuses it: kill(pid, signal), without
+	MOVD	R4, 40(R12)	// its sender, to the threads that are left, until he has it
+	MOVW	·pid(SB), R0
+	MOVW	R2, R1
 	MOVD	$129, R8
 	SVC
 done:
