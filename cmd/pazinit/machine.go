@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -122,6 +123,7 @@ const initialPIDSpace = "pid:[4026531836]"
 // boot is the life of a machine's init. It returns only what there is nobody to
 // return it to.
 func (c *command) boot(args []string) (code int) {
+	runtime.UnlockOSThread() // of init
 	c.stderr = &patient{to: c.stderr, limit: consoleLimit}
 	h := &host{c: c, args: args, up: newNetUp(), ready: make(chan struct{}), dir: networkDir, pressed: make(chan machine.Key, 1)}
 	h.wanted = make(chan signals.Info, 1)

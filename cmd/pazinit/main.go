@@ -17,6 +17,10 @@ var commit string
 // version of this program; see CHANGELOG.md.
 const version = "0.1.0"
 
+// init keeps main in the first thread, which is the one that the kernel prefers for
+// a signal to the process, and that tgkill(2) of its pid means.
+func init() { runtime.LockOSThread() }
+
 func main() {
 	argv := os.Args
 	if len(argv) == 0 { // execve(2) allows it

@@ -120,6 +120,7 @@ func (c *command) supervise(args []string, named bool) int {
 	if !named && len(o.names) > 0 {
 		return c.verbAfterFlags(o, args)
 	}
+	runtime.UnlockOSThread() // of init: nothing here is for the first thread
 	place, to := pazinit.FindPlace(), make(chan *pazinit.Supervisor, 1)
 	if c.host != nil {
 		place.PID1, place.Initial = true, true // also without /proc

@@ -91,6 +91,10 @@ func TestExecEverySignal(t *testing.T) {
 			all(t, rig.Config{Argv: append(flags, "{H}", "count-all", "{D}/leader", "{D}/child"), NoWait: true}, func(t *testing.T, r *rig.Rig) {
 				r.WaitConsole("child ready\n")
 				r.Until("both count", func() bool { return counts(r, "leader")[0] != 0 && counts(r, "child")[0] != 0 })
+				r.Until("its first thread, which tgkill means, waits for signals", func() bool {
+					b, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", r.PID))
+					return err == nil && strings.HasPrefix(string(b), fmt.Sprintf("%d ", unix.SYS_RT_SIGTIMEDWAIT))
+				})
 				var want [65]int
 				check := func(how string, s unix.Signal, err error) {
 					t.Helper()
