@@ -19,6 +19,46 @@ type object struct {
 	runpath []string
 }
 
+// Machine names the processor that a program is for, as Go does (amd64), and "" for
+// what is not an ELF file. See elf(5).
+func Machine(n *Node) (string, error) {
+	r, err := n.Open()
+	if err != nil {
+		return "", err
+	}
+	defer r.Close()
+	var id [20]byte
+	switch _, err := io.ReadFull(r, id[:]); {
+	case err == io.EOF || err == io.ErrUnexpectedEOF || err == nil && string(id[:4]) != "\x7fELF":
+		return "", nil
+	case err != nil:
+		return "", err
+	}
+	var bo binary.ByteOrder = binary.LittleEndian
+	if id[5] == 2 {
+		bo = binary.BigEndian
+	}
+	class, order, machine := id[4], id[5], bo.Uint16(id[18:])
+	for _, m := range machines {
+		if m.class == class && m.order == order && m.machine == machine {
+			return m.name, nil
+		}
+	}
+	return fmt.Sprintf("machine %d of ELF class %d and byte order %d", machine, class, order), nil
+}
+
+// machines are those that Go has a name for.
+var machines = [...]struct {
+	class, order byte
+	machine      uint16
+	name         string
+}{
+	{1, 1, 3, "386"}, {2, 1, 62, "amd64"}, {1, 1, 40, "arm"}, {2, 1, 183, "arm64"},
+	{2, 1, 243, "riscv64"}, {2, 1, 258, "loong64"}, {2, 2, 22, "s390x"},
+	{2, 1, 21, "ppc64le"}, {2, 2, 21, "ppc64"},
+	{1, 1, 8, "mipsle"}, {1, 2, 8, "mips"}, {2, 1, 8, "mips64le"}, {2, 2, 8, "mips64"},
+}
+
 // errNotELF is what readObject says of any other file.
 var errNotELF = errors.New("not an ELF file")
 

@@ -397,6 +397,40 @@ func TestInitramfsBusybox(t *testing.T) {
 	}
 }
 
+// Busybox must be for the machine that /init is for.
+func TestInitramfsBusyboxOfAnotherMachine(t *testing.T) {
+	dir := shared(t)
+	program := func(machine byte, class byte) string {
+		b := []byte(aProgram)
+		b[4], b[18] = class, machine
+		return string(b) + "\x00sh\x00"
+	}
+	writeFiles(t, dir, map[string]string{
+		"Procfile": "a: while :; do :; done\n", "for-amd64": program(62, 2), "for-arm64": program(183, 2), "for-386": program(3, 1), "for-odd": program(99, 2),
+		"root/init": program(183, 2),
+	})
+	for _, tt := range []struct {
+		busybox string
+		args    []string
+		made    bool
+		want    string
+	}{
+		{"for-arm64", []string{"--init", "for-amd64"}, false, "--busybox: for-arm64 is a program for arm64, and /init, for-amd64, one for amd64"},
+		{"for-amd64", []string{"root"}, false, "--busybox: for-amd64 is a program for amd64, and /init, DIR/root/init, one for arm64"},
+		{"for-amd64", []string{"--file", "for-arm64:/init"}, false, "is a program for amd64, and /init, for-arm64, one for arm64"},
+		{"for-odd", []string{"--init", "for-amd64"}, false, "for-odd is a program for machine 99 of ELF class 2 and byte order 1, and"},
+		{"for-386", []string{"--init", "for-amd64"}, true, "note: --busybox: for-386 is a program for 386, and /init, for-amd64, one for amd64; the kernel"},
+		{"for-amd64", []string{"--init", "for-amd64"}, true, ""},
+		{"for-arm64", []string{"root"}, true, ""},
+	} {
+		m, out := imageOf(t, dir, append([]string{"--busybox", tt.busybox}, tt.args...)...)
+		says := strings.Contains(out, "is a program for")
+		if made := m != nil; made != tt.made || says != (tt.want != "") || !strings.Contains(out, strings.ReplaceAll(tt.want, "DIR", dir)) {
+			t.Errorf("%s %v: made is %v, want %v; it said %s, want %q", tt.busybox, tt.args, made, tt.made, out, tt.want)
+		}
+	}
+}
+
 // The same input gives the same bytes: in another folder, as another user, with
 // another umask, home of temporary files and number of processors.
 func TestInitramfsReproducible(t *testing.T) {

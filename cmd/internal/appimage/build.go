@@ -87,6 +87,9 @@ func (m *Maker) build() (err error) {
 	if err := m.files(); err != nil {
 		return err
 	}
+	if err := m.checkBusybox(); err != nil {
+		return err
+	}
 	if err := m.workers(); err != nil {
 		return err
 	}
@@ -725,10 +728,9 @@ func (m *Maker) isBusybox(name string) bool {
 
 // rest adds what every machine has, where nobody has brought it.
 func (m *Maker) rest() error {
-	program := cmpOr(m.order.init, cmpOr(m.Init, "/proc/self/exe"))
-	self, err := hostFile(program)
+	self, err := m.ownInit()
 	if err != nil {
-		return fmt.Errorf("add /init: %w", err)
+		return err
 	}
 	if err := checkInit(self); err != nil {
 		return err
@@ -755,6 +757,49 @@ func (m *Maker) rest() error {
 		}
 	}
 	return m.image.AddBase()
+}
+
+// ownInit is the program that becomes /init where nobody has brought another.
+func (m *Maker) ownInit() (*initramfs.Node, error) {
+	n, err := hostFile(cmpOr(m.order.init, cmpOr(m.Init, "/proc/self/exe")))
+	if err != nil {
+		return nil, fmt.Errorf("add /init: %w", err)
+	}
+	return n, nil
+}
+
+// checkBusybox says that busybox is not for the machine that /init is for. One of 32
+// bits is only told of: most kernels of its family can run it.
+func (m *Maker) checkBusybox() error {
+	if m.busybox == nil {
+		return nil
+	}
+	init := (*initramfs.Node)(nil)
+	if at, err := m.image.Resolve("/init", true); err == nil {
+		init = m.image.Get(at)
+	}
+	if init == nil || init.Type() != initramfs.TypeFile {
+		var err error
+		if init, err = m.ownInit(); err != nil {
+			return err
+		}
+	}
+	has, err := initramfs.Machine(m.busybox)
+	if err != nil {
+		return fmt.Errorf("--busybox: %w", err)
+	}
+	want, err := initramfs.Machine(init)
+	if err != nil {
+		return fmt.Errorf("add /init: %w", err)
+	}
+	switch text := fmt.Sprintf("--busybox: %s is a program for %s, and /init, %s, one for %s", m.busybox.From, has, init.From, want); {
+	case has == want || has == "" || want == "":
+	case has == "386" && want == "amd64", has == "arm" && want == "arm64":
+		m.note("%s; the kernel has to be able to run both", text)
+	default:
+		return errors.New(text)
+	}
+	return nil
 }
 
 // checkInit says whether a file can be started by a kernel that has nothing else.
