@@ -21,11 +21,12 @@ func Sync(say func(string)) error {
 	if say == nil {
 		say = sayNothing
 	}
-	return kernel.syncAll("/proc/meminfo", syncStep, say)
+	return kernel.syncAll(dirty, syncStep, say)
 }
 
-func (h hands) syncAll(meminfo string, step time.Duration, say func(string)) error {
-	begin, last := time.Now(), dirty(meminfo)
+// syncAll is Sync. left says how many KiB are to be written.
+func (h hands) syncAll(left func() int, step time.Duration, say func(string)) error {
+	begin, last := time.Now(), left()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -39,7 +40,7 @@ func (h hands) syncAll(meminfo string, step time.Duration, say func(string)) err
 			return nil
 		case <-timer.C:
 		}
-		now := dirty(meminfo)
+		now := left()
 		if now >= last {
 			return fmt.Errorf("sync: nothing was written for %v: %w", step, os.ErrDeadlineExceeded)
 		}
@@ -49,7 +50,9 @@ func (h hands) syncAll(meminfo string, step time.Duration, say func(string)) err
 }
 
 // dirty is how much is to be written, in KiB.
-func dirty(path string) (kib int) {
+func dirty() int { return dirtyOf("/proc/meminfo") }
+
+func dirtyOf(path string) (kib int) {
 	for _, n := range memory(path, "Dirty:", "Writeback:", "NFS_Unstable:") {
 		kib += n
 	}
@@ -143,7 +146,7 @@ func (h hands) force() error {
 }
 
 func (h hands) unmountAll(sys string, say func(string)) (left []string) {
-	if err := h.syncAll("/proc/meminfo", syncStep, say); err != nil {
+	if err := h.syncAll(dirty, syncStep, say); err != nil {
 		say(err.Error())
 	}
 	end := time.Now().Add(unmountTotal)
@@ -231,7 +234,7 @@ func (h hands) unmountAll(sys string, say func(string)) (left []string) {
 			}
 		}
 	}
-	if err := h.syncAll("/proc/meminfo", syncStep, say); err != nil {
+	if err := h.syncAll(dirty, syncStep, say); err != nil {
 		say(err.Error())
 	}
 	return left
