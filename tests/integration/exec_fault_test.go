@@ -277,7 +277,9 @@ func TestExecWrap(t *testing.T) {
 	r := rig.New(t, rig.Config{
 		Wrap: []string{"unshare", "-fp", "--mount-proc", "--kill-child", "sh", "-c",
 			`echo 420 > /proc/sys/kernel/pid_max || exit 1; setsid {H} churn {D}/hit & "$@"; echo status $?; kill -9 -1`, "sh"},
-		Argv: []string{"--kill-orphans", "--grace=1m", "--", "sh", "-c", "i=0; while [ $i -lt 40 ]; do {H} orphans 50; i=$((i+1)); done; {H} remain 50 {D}/done 6"}, NoWait: true,
+		Argv: []string{"--kill-orphans", "--grace=1m", "--", "sh", "-c", "i=0; while [ $i -lt 40 ]; do {H} orphans 50; " +
+			"while set -- /proc/[0-9]*; [ $# -gt 20 ]; do :; done; i=$((i+1)); done; " + // of 120 numbers some must be free for what the shell forks
+			"{H} remain 50 {D}/done 6"}, NoWait: true,
 	})
 	r.WaitConsole("status 6\n")
 	r.Wait()

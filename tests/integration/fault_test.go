@@ -589,7 +589,12 @@ func memoryGroup(t *testing.T, limit int) (procs string, err error) {
 		return "", err
 	}
 	t.Cleanup(func() {
-		if err := os.Remove(dir); err != nil {
+		// The last of it may still be on its way out.
+		err := os.Remove(dir)
+		for end := time.Now().Add(time.Minute); errors.Is(err, unix.EBUSY) && time.Now().Before(end); err = os.Remove(dir) {
+			time.Sleep(10 * time.Millisecond)
+		}
+		if err != nil {
 			t.Error(err)
 		}
 	})
