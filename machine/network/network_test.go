@@ -721,7 +721,7 @@ func TestUdhcpd(t *testing.T) {
 	dir := t.TempDir()
 	conf := filepath.Join(dir, "conf")
 	err := os.WriteFile(conf, []byte("start 192.0.2.20\nend 192.0.2.30\ninterface p\nlease_file "+dir+"/leases\npidfile "+dir+"/pid\nmin_lease 2\n"+
-		"option subnet 255.255.255.0\noption router 192.0.2.1\noption dns 192.0.2.53\noption domain example.org\noption lease 6\noption mtu 1300\n"+
+		"option subnet 255.255.255.0\noption router 192.0.2.1\noption dns 192.0.2.53\noption domain example.org\noption lease 12\noption 0x3a 00000001\noption mtu 1300\n"+
 		"option staticroutes 10.0.0.0/8 192.0.2.2, 0.0.0.0/0 192.0.2.3\n"), 0o644)
 	if err != nil {
 		t.Fatal(err)
@@ -729,12 +729,13 @@ func TestUdhcpd(t *testing.T) {
 	if err := os.WriteFile(dir+"/leases", nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
+	// 0x3a is T1: it asks again after a second, and has eleven more to be heard.
 	p.other("busybox", "udhcpd", "-f", conf)
 	r := start(t, dhcp("ud0"), "")
 	r.hears("network is up")
 	s := r.state()
 	l := s.Interfaces[0].Lease
-	if l == nil || l.MTU != 1300 || len(l.Routes) != 2 || len(l.DNS) != 1 || !slices.Equal(l.Search, []string{"example.org"}) {
+	if l == nil || l.Expiry-l.Renew != 11*time.Second || l.MTU != 1300 || len(l.Routes) != 2 || len(l.DNS) != 1 || !slices.Equal(l.Search, []string{"example.org"}) {
 		t.Fatalf("lease = %+v", l)
 	}
 	if got := routes(t, "ud0"); got["default via 192.0.2.3"] != byDHCP || got["10.0.0.0/8 via 192.0.2.2"] != byDHCP {
