@@ -58,9 +58,8 @@ func TestManyWorkers(t *testing.T) {
 		for i := 1; i <= 200; i++ {
 			r.WaitState(fmt.Sprintf("app:web.%d", i), "RUNNING")
 		}
-		// Go makes one for each system call that is slow.
-		if n := r.Threads(); n >= 40 {
-			t.Errorf("%d threads with 200 workers, want fewer than 40", n)
+		if n := r.Threads(); n >= 20 {
+			t.Errorf("%d threads with 200 workers, want fewer than 20", n)
 		}
 		// Two pipes with both ends, a pidfd, a descriptor or two of the group.
 		if n := r.FDs(); n > 200*8+50 {

@@ -176,7 +176,7 @@ func TestLastWords(t *testing.T) {
 func TestDeadline(t *testing.T) {
 	trees(t, rig.Config{
 		Procfile: "web: {H} ignore-term\ndb: {H} count-signal TERM got\n",
-		YAML:     "shutdown_timeout: 2s\napplications: {app: {procfile: Procfile, stop_timeout: 1h, workers: {db: {priority: 1}}}}",
+		YAML:     "shutdown_timeout: 10s\napplications: {app: {procfile: Procfile, stop_timeout: 1h, workers: {db: {priority: 1}}}}",
 	}, func(t *testing.T, r *rig.Rig) {
 		r.Line("app:web.1", "ready")
 		r.Line("app:db.1", "ready")

@@ -45,7 +45,7 @@ var quirks = []row{
 	}, graceful)},
 	{"Q-06", in(rig.Config{
 		Procfile: "slow: {H} on-signal TERM 0 950\nquick: {H} sleep\n",
-		YAML:     "applications: {app: {procfile: Procfile, stop_timeout: 1s}}",
+		YAML:     "applications: {app: {procfile: Procfile, stop_timeout: 1s, workers: {quick: {stop_timeout: 1h}}}}",
 	}, func(t *testing.T, r *rig.Rig) {
 		r.Line("app:slow.1", "ready")
 		running(r, "app:slow.1", "app:quick.1")
