@@ -27,6 +27,12 @@ func (s *said) say(line string) {
 	s.lines = append(s.lines, line)
 }
 
+func (s *said) all() []string {
+	s.Lock()
+	defer s.Unlock()
+	return slices.Clone(s.lines)
+}
+
 func (s *said) has(text string) bool {
 	s.Lock()
 	defer s.Unlock()
