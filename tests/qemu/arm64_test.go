@@ -198,7 +198,7 @@ const soon = `soon() {
 // is a command that it is started by.
 func (m *machine) enters(inside string) {
 	m.t.Helper()
-	sender := `\d+ \(sh\), uid 0`
+	sender := `\d+ \((?:sh|busybox)\), uid 0`
 	if inside != "" {
 		sender = "outside of this PID namespace"
 	}
@@ -210,7 +210,7 @@ func (m *machine) enters(inside string) {
 		// 1, 15, 23, 34 and 64 are blocked, 2, 10, 13, 27, 34 and 63 ignored.
 		{`helper exec-with 8000000200404001 4000000204001202 IN pazinit -- helper print-status`, 0,
 			`.*"blocked":\[1,15,23,34,64\],"ignored":\[2,10,13,27,34,63\].*`},
-		{`IN pazinit -- helper print-status`, 0, `.*"blocked":\[\],"ignored":\[(?:2,3)?\].*`}, // a shell's background
+		{`IN pazinit -- helper print-status`, 0, `.*"blocked":\[\],"ignored":\[(?:2(?:,3)?)?\].*`}, // a shell's background
 		{`IN pazinit -- helper print-fds <&-`, 0, `\[{"fd":1,[^}]*},{"fd":2,[^}]*}\]`},
 		{`IN sh -c 'LISTEN_PID=$$ exec pazinit -- sh -c "echo \$((LISTEN_PID - \$\$))"'`, 0, `0`},
 		{`LISTEN_PID=77777 IN pazinit -- sh -c 'echo $LISTEN_PID'`, 0, `77777`},
